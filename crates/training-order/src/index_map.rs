@@ -53,7 +53,9 @@ pub enum BuildError {
         n_tokens: u64,
     },
     /// A map would be larger than the numbers it holds.
-    #[error("`{path}`: {n_epochs} epochs of {n_items} items make {n_samples} samples, which is more than the maps can count")]
+    #[error(
+        "`{path}`: {n_epochs} epochs of {n_items} items make {n_samples} samples, which is more than the maps can count"
+    )]
     TooLarge {
         /// The `.idx`.
         path: PathBuf,
@@ -87,16 +89,28 @@ impl IndexMap {
             tokens_per_epoch += u64::from(dataset.item_len(item)?);
         }
         if tokens_per_epoch < 2 || sequence_length == 0 {
-            return Err(BuildError::NoTokens { path: path(), items, n_tokens: tokens_per_epoch });
+            return Err(BuildError::NoTokens {
+                path: path(),
+                items,
+                n_tokens: tokens_per_epoch,
+            });
         }
         let n_items = items.end - items.start;
         let n_epochs = epochs_for(n_samples, sequence_length, tokens_per_epoch);
         let n_built = (n_epochs.saturating_mul(tokens_per_epoch) - 1) / u64::from(sequence_length);
         let fits = |n: u64| u32::try_from(n).ok().filter(|n| *n < u32::MAX - 1);
-        let (Some(lo), Some(hi), Some(_), Some(n_built)) =
-            (fits(items.start), fits(items.end), fits(n_items.saturating_mul(n_epochs)), fits(n_built))
-        else {
-            return Err(BuildError::TooLarge { path: path(), n_epochs, n_items, n_samples: n_built });
+        let (Some(lo), Some(hi), Some(_), Some(n_built)) = (
+            fits(items.start),
+            fits(items.end),
+            fits(n_items.saturating_mul(n_epochs)),
+            fits(n_built),
+        ) else {
+            return Err(BuildError::TooLarge {
+                path: path(),
+                n_epochs,
+                n_items,
+                n_samples: n_built,
+            });
         };
 
         // One random state for both shuffles, in this order.
@@ -114,7 +128,14 @@ impl IndexMap {
             }
             n_tokens += u64::from(dataset.item_len(u64::from(item))?);
         }
-        Ok(Self { doc_idx, shuffle_idx, tokens_before, sequence_length, n_epochs, tokens_per_epoch })
+        Ok(Self {
+            doc_idx,
+            shuffle_idx,
+            tokens_before,
+            sequence_length,
+            n_epochs,
+            tokens_per_epoch,
+        })
     }
 
     /// Items in the order in which their tokens are put end to end.
@@ -174,7 +195,9 @@ impl IndexMap {
         tokens: Range<u32>,
         into: &mut Vec<u32>,
     ) -> Result<(), ReadError> {
-        self.visit(dataset, sample, tokens, |document, tokens| dataset.read(document, tokens, into))
+        self.visit(dataset, sample, tokens, |document, tokens| {
+            dataset.read(document, tokens, into)
+        })
     }
 
     /// The documents that one sample is cut from, in its order.
@@ -182,12 +205,21 @@ impl IndexMap {
     /// # Errors
     ///
     /// When a size cannot be read.
-    pub fn documents(&self, dataset: &Dataset, sample: u32) -> Result<Vec<DocumentSpan>, ReadError> {
+    pub fn documents(
+        &self,
+        dataset: &Dataset,
+        sample: u32,
+    ) -> Result<Vec<DocumentSpan>, ReadError> {
         let mut spans = Vec::new();
-        self.visit(dataset, sample, 0..self.sequence_length + 1, |document, tokens| {
-            spans.push(DocumentSpan { document, tokens });
-            Ok(())
-        })?;
+        self.visit(
+            dataset,
+            sample,
+            0..self.sequence_length + 1,
+            |document, tokens| {
+                spans.push(DocumentSpan { document, tokens });
+                Ok(())
+            },
+        )?;
         Ok(spans)
     }
 
@@ -199,7 +231,9 @@ impl IndexMap {
         tokens: Range<u32>,
         mut with: impl FnMut(u64, Range<u64>) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
-        debug_assert!(tokens.end <= self.sequence_length + 1 && (sample as usize) < self.shuffle_idx.len());
+        debug_assert!(
+            tokens.end <= self.sequence_length + 1 && (sample as usize) < self.shuffle_idx.len()
+        );
         let mut missing = u64::from(tokens.end.saturating_sub(tokens.start));
         if missing == 0 {
             return Ok(());
@@ -223,7 +257,10 @@ impl IndexMap {
 
     /// The place in `doc_idx`, and the token in that document, of a token of the stream.
     fn locate(&self, dataset: &Dataset, token: u64) -> Result<(usize, u64), ReadError> {
-        let block = self.tokens_before.partition_point(|&before| before <= token).saturating_sub(1);
+        let block = self
+            .tokens_before
+            .partition_point(|&before| before <= token)
+            .saturating_sub(1);
         let mut before = self.tokens_before[block];
         let mut place = block * STRIDE;
         loop {
@@ -242,8 +279,13 @@ impl BuildError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Read(error) => error.hint(),
-            Self::NoTokens { .. } => Some("use a larger corpus, or a split that gives training more items".to_owned()),
-            Self::TooLarge { .. } => Some("lower the number of steps or the batch size: the corpus is far too small for them".to_owned()),
+            Self::NoTokens { .. } => {
+                Some("use a larger corpus, or a split that gives training more items".to_owned())
+            }
+            Self::TooLarge { .. } => Some(
+                "lower the number of steps or the batch size: the corpus is far too small for them"
+                    .to_owned(),
+            ),
         }
     }
 }

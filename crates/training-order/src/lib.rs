@@ -65,7 +65,9 @@
 
 pub mod index_map;
 pub mod loader;
+mod map;
 pub mod mmididx;
+pub mod npy;
 pub mod numpy_random;
 mod order;
 mod position;

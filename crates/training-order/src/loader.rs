@@ -26,7 +26,9 @@ pub struct Split {
 
 /// Why a text is no split.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no split: one to three numbers such as `969, 30, 1`, not negative and not all zero")]
+#[error(
+    "`{text}` is no split: one to three numbers such as `969, 30, 1`, not negative and not all zero"
+)]
 pub struct SplitError {
     text: String,
 }
@@ -57,7 +59,11 @@ impl Items {
                 // The reference computes this in binary64; below 2⁵³ sequences, so do we.
                 #[expect(clippy::cast_precision_loss, reason = "the reference loses it, too")]
                 let margin = (n_sequences as f64 * 1.0 * 1.005).ceil();
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a ceiling, not negative")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a ceiling, not negative"
+                )]
                 let n_samples = margin as u64;
                 n_samples
             }
@@ -70,7 +76,11 @@ pub fn n_sequences_wanted(n_steps: u32, batch_size: u32, evaluation: Evaluation)
     let batch_size = u64::from(batch_size);
     let n_evaluations = u64::from(n_steps / evaluation.interval.max(1)) + 1;
     let iters = u64::from(evaluation.iters);
-    [u64::from(n_steps) * batch_size, n_evaluations * iters * batch_size, iters * batch_size]
+    [
+        u64::from(n_steps) * batch_size,
+        n_evaluations * iters * batch_size,
+        iters * batch_size,
+    ]
 }
 
 impl std::str::FromStr for Split {
@@ -78,7 +88,9 @@ impl std::str::FromStr for Split {
 
     /// Reads `969, 30, 1` or `969/30/1`; missing parts are 0, those after the third are ignored.
     fn from_str(text: &str) -> Result<Self, SplitError> {
-        let wrong = || SplitError { text: text.to_owned() };
+        let wrong = || SplitError {
+            text: text.to_owned(),
+        };
         let separator = if text.contains(',') { ',' } else { '/' };
         let mut shares = [0.0; 3];
         for (place, part) in text.split(separator).enumerate() {
@@ -90,7 +102,11 @@ impl std::str::FromStr for Split {
                 *slot = share;
             }
         }
-        if shares.iter().sum::<f64>() > 0.0 { Ok(Self { shares }) } else { Err(wrong()) }
+        if shares.iter().sum::<f64>() > 0.0 {
+            Ok(Self { shares })
+        } else {
+            Err(wrong())
+        }
     }
 }
 
@@ -105,7 +121,10 @@ impl Split {
         for (place, share) in self.shares.iter().enumerate() {
             #[expect(clippy::cast_precision_loss, reason = "the reference loses it, too")]
             let items = (share / sum * n_items as f64).round_ties_even();
-            #[expect(clippy::cast_possible_truncation, reason = "a whole number of at most n_items")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a whole number of at most n_items"
+            )]
             let items = items as i64;
             bounds[place + 1] = bounds[place] + items;
         }
@@ -122,17 +141,21 @@ impl Split {
 mod tests {
     use super::*;
 
-    fn check(split: &str, n_items: u64, expected: [Range<u64>; 3]) {
-        assert_eq!(split.parse::<Split>().unwrap().ranges(n_items), expected, "{split} of {n_items}");
+    fn check(split: &str, n_items: u64, expected: &[Range<u64>; 3]) {
+        assert_eq!(
+            split.parse::<Split>().unwrap().ranges(n_items),
+            *expected,
+            "{split} of {n_items}"
+        );
     }
 
     #[test]
     fn rounding_moves_every_boundary() {
         // The shares are 145.35, 4.5 and 0.15: 145 + 4 + 0 is one too few.
-        check("969,30,1", 150, [0..146, 146..150, 150..150]);
-        check("969, 30, 1", 600, [0..581, 581..599, 599..600]);
-        check("1", 31, [0..31, 31..31, 31..31]);
-        check("1/1", 10, [0..5, 5..10, 10..10]);
+        check("969,30,1", 150, &[0..146, 146..150, 150..150]);
+        check("969, 30, 1", 600, &[0..581, 581..599, 599..600]);
+        check("1", 31, &[0..31, 31..31, 31..31]);
+        check("1/1", 10, &[0..5, 5..10, 10..10]);
     }
 
     #[test]

@@ -2,15 +2,14 @@
 
 mod error;
 mod header;
-mod map;
 mod writer;
 
 pub use error::{OpenError, ReadError};
 pub use header::TokenType;
 pub use writer::Writer;
 
+use crate::map::Map;
 use header::Header;
-use map::Map;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -31,9 +30,9 @@ impl Dataset {
     /// When a file is missing or cannot be mapped, the header is not one of this format, the `.idx` is not as
     /// long as its header says, or the `.bin` ends before the last item.
     pub fn open(prefix: &Path) -> Result<Self, OpenError> {
-        let idx = Map::open(&with_ending(prefix, "idx"))?;
+        let idx = map(with_ending(prefix, "idx"))?;
         let header = Header::read(&idx)?;
-        let bin = Map::open(&with_ending(prefix, "bin"))?;
+        let bin = map(with_ending(prefix, "bin"))?;
         let dataset = Self { idx, bin, header };
         if let Some(last) = dataset.header.n_items.checked_sub(1) {
             let (start, end) = dataset.byte_range(last, 0..u64::from(dataset.item_len(last)?))?;
@@ -75,9 +74,17 @@ impl Dataset {
     ///
     /// When there is no such item, or the `.idx` gives it a negative size.
     pub fn item_len(&self, item: u64) -> Result<u32, ReadError> {
-        let offset = self.header.size_offset(item).ok_or_else(|| self.no_item(item))?;
+        let offset = self
+            .header
+            .size_offset(item)
+            .ok_or_else(|| self.no_item(item))?;
         let size = i32::from_le_bytes(self.idx.array(offset));
-        u32::try_from(size).map_err(|_| ReadError::Size { path: self.idx.path().to_owned(), item, offset, found: size })
+        u32::try_from(size).map_err(|_| ReadError::Size {
+            path: self.idx.path().to_owned(),
+            item,
+            offset,
+            found: size,
+        })
     }
 
     /// Appends the ids of `tokens` of one item to `into`.
@@ -86,27 +93,43 @@ impl Dataset {
     ///
     /// When the item or the range does not exist, lies outside the `.bin`, or holds a negative id or one above
     /// 2³² − 1.
-    pub fn read(&self, item: u64, tokens: Range<u64>, into: &mut Vec<u32>) -> Result<(), ReadError> {
+    pub fn read(
+        &self,
+        item: u64,
+        tokens: Range<u64>,
+        into: &mut Vec<u32>,
+    ) -> Result<(), ReadError> {
         let len = u64::from(self.item_len(item)?);
         if tokens.start > tokens.end || tokens.end > len {
-            return Err(ReadError::Range { path: self.idx.path().to_owned(), item, len, asked: tokens });
+            return Err(ReadError::Range {
+                path: self.idx.path().to_owned(),
+                item,
+                len,
+                asked: tokens,
+            });
         }
         if tokens.is_empty() {
             return Ok(());
         }
         let (start, end) = self.byte_range(item, tokens.clone())?;
-        let bytes = self.bin.slice(start, end).ok_or_else(|| ReadError::Beyond {
-            path: self.bin.path().to_owned(),
-            item,
-            end,
-            found: self.bin.len(),
-        })?;
-        self.header.token_type.decode(bytes, into).map_err(|(place, found)| ReadError::Token {
-            path: self.bin.path().to_owned(),
-            item,
-            token: tokens.start + place,
-            found,
-        })
+        let bytes = self
+            .bin
+            .slice(start, end)
+            .ok_or_else(|| ReadError::Beyond {
+                path: self.bin.path().to_owned(),
+                item,
+                end,
+                found: self.bin.len(),
+            })?;
+        self.header
+            .token_type
+            .decode(bytes, into)
+            .map_err(|(place, found)| ReadError::Token {
+                path: self.bin.path().to_owned(),
+                item,
+                token: tokens.start + place,
+                found,
+            })
     }
 
     /// Reads every size, pointer and token; the largest token id, or `None` where there is no token.
@@ -126,9 +149,17 @@ impl Dataset {
 
     /// Where `tokens` of an item lie in the `.bin`, without regard to its length.
     fn byte_range(&self, item: u64, tokens: Range<u64>) -> Result<(u64, u64), ReadError> {
-        let offset = self.header.pointer_offset(item).ok_or_else(|| self.no_item(item))?;
+        let offset = self
+            .header
+            .pointer_offset(item)
+            .ok_or_else(|| self.no_item(item))?;
         let pointer = i64::from_le_bytes(self.idx.array(offset));
-        let wrong = || ReadError::Pointer { path: self.idx.path().to_owned(), item, offset, found: pointer };
+        let wrong = || ReadError::Pointer {
+            path: self.idx.path().to_owned(),
+            item,
+            offset,
+            found: pointer,
+        };
         let base = u64::try_from(pointer).map_err(|_| wrong())?;
         // An item has at most 2³¹ tokens of at most 8 bytes: only the sum can overflow.
         let width = self.header.token_type.width();
@@ -138,8 +169,16 @@ impl Dataset {
     }
 
     fn no_item(&self, item: u64) -> ReadError {
-        ReadError::Item { path: self.idx.path().to_owned(), item, n_items: self.n_items() }
+        ReadError::Item {
+            path: self.idx.path().to_owned(),
+            item,
+            n_items: self.n_items(),
+        }
     }
+}
+
+fn map(path: PathBuf) -> Result<Map, OpenError> {
+    Map::open(&path).map_err(|source| OpenError::Io { path, source })
 }
 
 /// `corpus` → `corpus.idx`, also where the name holds a dot of its own.

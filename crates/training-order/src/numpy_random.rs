@@ -23,7 +23,9 @@ impl RandomState {
         let mut word = seed;
         for (i, slot) in (1..).zip(&mut key) {
             *slot = word;
-            word = 1_812_433_253_u32.wrapping_mul(word ^ (word >> 30)).wrapping_add(i);
+            word = 1_812_433_253_u32
+                .wrapping_mul(word ^ (word >> 30))
+                .wrapping_add(i);
         }
         Self { key, pos: N }
     }
@@ -54,7 +56,11 @@ impl RandomState {
         }
         let mask = u64::MAX >> max.leading_zeros();
         loop {
-            let value = if max <= u64::from(u32::MAX) { u64::from(self.next_u32()) } else { self.next_u64() };
+            let value = if u32::try_from(max).is_ok() {
+                u64::from(self.next_u32())
+            } else {
+                self.next_u64()
+            };
             if value & mask <= max {
                 return value & mask;
             }
@@ -65,7 +71,10 @@ impl RandomState {
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             // The draw is at most i, which is a usize.
-            #[expect(clippy::cast_possible_truncation, reason = "a usize has at most 64 bits")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a usize has at most 64 bits"
+            )]
             let j = self.interval(i as u64) as usize;
             items.swap(i, j);
         }

@@ -37,7 +37,9 @@ pub enum OrderError {
     #[error(transparent)]
     Build(#[from] BuildError),
     /// A setting that counts something is zero.
-    #[error("a run of {n_steps} steps of {batch_size} sequences of {sequence_length} tokens has nothing to order")]
+    #[error(
+        "a run of {n_steps} steps of {batch_size} sequences of {sequence_length} tokens has nothing to order"
+    )]
     Nothing {
         /// Steps given.
         n_steps: u32,
@@ -47,7 +49,9 @@ pub enum OrderError {
         sequence_length: u32,
     },
     /// The loader ends before the run does.
-    #[error("`{path}`: the loader ends after {found} sequences, {n_steps} steps of {batch_size} need {needed}")]
+    #[error(
+        "`{path}`: the loader ends after {found} sequences, {n_steps} steps of {batch_size} need {needed}"
+    )]
     Exhausted {
         /// The `.idx`.
         path: PathBuf,
@@ -70,18 +74,44 @@ impl TrainingOrder {
     /// When a size cannot be read, the corpus holds fewer than 2 tokens, the maps would outgrow their numbers,
     /// or the loader would end before the run.
     pub fn from_seed(dataset: Dataset, settings: &LoaderSettings) -> Result<Self, OrderError> {
-        let LoaderSettings { items, sequence_length, batch_size, n_steps, seed } = *settings;
+        let LoaderSettings {
+            items,
+            sequence_length,
+            batch_size,
+            n_steps,
+            seed,
+        } = *settings;
         if sequence_length == 0 || batch_size == 0 || n_steps == 0 {
-            return Err(OrderError::Nothing { n_steps, batch_size, sequence_length });
+            return Err(OrderError::Nothing {
+                n_steps,
+                batch_size,
+                sequence_length,
+            });
         }
         let needed = u64::from(n_steps) * u64::from(batch_size);
         let training = items.training(dataset.n_items());
-        let map = IndexMap::build(&dataset, training, items.n_samples(needed), sequence_length, seed)?;
+        let map = IndexMap::build(
+            &dataset,
+            training,
+            items.n_samples(needed),
+            sequence_length,
+            seed,
+        )?;
         if map.len() < needed {
             let path = dataset.idx_path().to_owned();
-            return Err(OrderError::Exhausted { path, found: map.len(), n_steps, batch_size, needed });
+            return Err(OrderError::Exhausted {
+                path,
+                found: map.len(),
+                n_steps,
+                batch_size,
+                needed,
+            });
         }
-        Ok(Self { dataset, map, settings: *settings })
+        Ok(Self {
+            dataset,
+            map,
+            settings: *settings,
+        })
     }
 
     /// The corpus.
@@ -138,7 +168,10 @@ impl TrainingOrder {
         if index.get() >= self.n_sequences() {
             return None;
         }
-        self.map.shuffle_idx().get(usize::try_from(index.get()).ok()?).copied()
+        self.map
+            .shuffle_idx()
+            .get(usize::try_from(index.get()).ok()?)
+            .copied()
     }
 
     /// Appends the ids of `tokens` of a sequence to `into`; a sequence has `sequence_length + 1`.
@@ -146,11 +179,20 @@ impl TrainingOrder {
     /// # Errors
     ///
     /// When the run has no such sequence or the sequence no such tokens, or a document cannot be read.
-    pub fn read_tokens(&self, index: TrainingIndex, tokens: Range<u32>, into: &mut Vec<u32>) -> Result<(), ReadError> {
+    pub fn read_tokens(
+        &self,
+        index: TrainingIndex,
+        tokens: Range<u32>,
+        into: &mut Vec<u32>,
+    ) -> Result<(), ReadError> {
         let sample = self.sample_or_error(index)?;
         if tokens.start > tokens.end || tokens.end > self.settings.sequence_length + 1 {
             let len = u64::from(self.settings.sequence_length) + 1;
-            return Err(ReadError::SequenceTokens { training_index: index.get(), len, asked: tokens });
+            return Err(ReadError::SequenceTokens {
+                training_index: index.get(),
+                len,
+                asked: tokens,
+            });
         }
         self.map.read_tokens(&self.dataset, sample, tokens, into)
     }
@@ -161,11 +203,15 @@ impl TrainingOrder {
     ///
     /// When the run has no such sequence, or a document's size cannot be read.
     pub fn documents(&self, index: TrainingIndex) -> Result<Vec<DocumentSpan>, ReadError> {
-        self.map.documents(&self.dataset, self.sample_or_error(index)?)
+        self.map
+            .documents(&self.dataset, self.sample_or_error(index)?)
     }
 
     fn sample_or_error(&self, index: TrainingIndex) -> Result<u32, ReadError> {
-        let missing = || ReadError::Sequence { training_index: index.get(), n_sequences: self.n_sequences() };
+        let missing = || ReadError::Sequence {
+            training_index: index.get(),
+            n_sequences: self.n_sequences(),
+        };
         self.sample(index).ok_or_else(missing)
     }
 }

@@ -173,8 +173,12 @@ impl OpenError {
             Self::Magic { .. } => {
                 "this is no memory-mapped Megatron index: `TNTIDX` files and JSON lines must be tokenized again with `--dataset-impl mmap`"
             }
-            Self::Version { .. } | Self::TokenType { .. } => "the file is damaged or of a format that GPT-NeoX does not write: make it again",
-            Self::IdxLength { expected, found, .. } if found > expected => {
+            Self::Version { .. } | Self::TokenType { .. } => {
+                "the file is damaged or of a format that GPT-NeoX does not write: make it again"
+            }
+            Self::IdxLength {
+                expected, found, ..
+            } if found > expected => {
                 "the file holds more than one index or its header is damaged: make it again"
             }
             Self::IdxLength { .. } | Self::ShortBin { .. } => DOWNLOAD,
@@ -188,9 +192,14 @@ impl ReadError {
     /// The cure, where it is known.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Item { .. } | Self::Sequence { .. } | Self::SequenceTokens { .. } | Self::Range { .. } => None,
+            Self::Item { .. }
+            | Self::Sequence { .. }
+            | Self::SequenceTokens { .. }
+            | Self::Range { .. } => None,
             Self::Beyond { .. } => Some(DOWNLOAD.to_owned()),
-            Self::Size { .. } | Self::Pointer { .. } | Self::Token { .. } => Some(MISMATCH.to_owned()),
+            Self::Size { .. } | Self::Pointer { .. } | Self::Token { .. } => {
+                Some(MISMATCH.to_owned())
+            }
         }
     }
 }

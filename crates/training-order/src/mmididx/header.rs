@@ -1,7 +1,7 @@
 //! The first 34 bytes of an `.idx`, and the offsets that follow from them.
 
 use super::OpenError;
-use super::map::Map;
+use crate::map::Map;
 
 /// `MMIDIDX`, and two zero bytes.
 pub(super) const MAGIC: [u8; 9] = *b"MMIDIDX\0\0";
@@ -34,11 +34,20 @@ pub(super) struct Header {
 
 impl TokenType {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::U8, Self::I8, Self::I16, Self::I32, Self::I64, Self::U16];
+    pub const ALL: [Self; 6] = [
+        Self::U8,
+        Self::I8,
+        Self::I16,
+        Self::I32,
+        Self::I64,
+        Self::U16,
+    ];
 
     /// The type of that code.
     pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|token_type| *token_type as u8 == code)
+        Self::ALL
+            .into_iter()
+            .find(|token_type| *token_type as u8 == code)
     }
 
     /// Bytes of one token.
@@ -55,10 +64,27 @@ impl TokenType {
     pub(super) fn decode(self, bytes: &[u8], into: &mut Vec<u32>) -> Result<(), (u64, i64)> {
         match self {
             Self::U8 => into.extend(bytes.iter().copied().map(u32::from)),
-            Self::U16 => into.extend(arrays(bytes).map(|token| u32::from(u16::from_le_bytes(token)))),
-            Self::I8 => return decode_signed(arrays(bytes).map(|token| i64::from(i8::from_le_bytes(token))), into),
-            Self::I16 => return decode_signed(arrays(bytes).map(|token| i64::from(i16::from_le_bytes(token))), into),
-            Self::I32 => return decode_signed(arrays(bytes).map(|token| i64::from(i32::from_le_bytes(token))), into),
+            Self::U16 => {
+                into.extend(arrays(bytes).map(|token| u32::from(u16::from_le_bytes(token))));
+            }
+            Self::I8 => {
+                return decode_signed(
+                    arrays(bytes).map(|token| i64::from(i8::from_le_bytes(token))),
+                    into,
+                );
+            }
+            Self::I16 => {
+                return decode_signed(
+                    arrays(bytes).map(|token| i64::from(i16::from_le_bytes(token))),
+                    into,
+                );
+            }
+            Self::I32 => {
+                return decode_signed(
+                    arrays(bytes).map(|token| i64::from(i32::from_le_bytes(token))),
+                    into,
+                );
+            }
             Self::I64 => return decode_signed(arrays(bytes).map(i64::from_le_bytes), into),
         }
         Ok(())
@@ -70,25 +96,45 @@ impl Header {
         let path = || idx.path().to_owned();
         let begins = idx.bytes().get(..MAGIC.len()).unwrap_or(idx.bytes());
         if begins != MAGIC {
-            return Err(OpenError::Magic { path: path(), found: begins.to_vec() });
+            return Err(OpenError::Magic {
+                path: path(),
+                found: begins.to_vec(),
+            });
         }
         if idx.len() < LEN {
-            return Err(OpenError::IdxLength { path: path(), expected: LEN, found: idx.len() });
+            return Err(OpenError::IdxLength {
+                path: path(),
+                expected: LEN,
+                found: idx.len(),
+            });
         }
         let version = u64::from_le_bytes(idx.array(9));
         if version != VERSION {
-            return Err(OpenError::Version { path: path(), found: version });
+            return Err(OpenError::Version {
+                path: path(),
+                found: version,
+            });
         }
         let [code] = idx.array(17);
-        let token_type = TokenType::from_code(code).ok_or_else(|| OpenError::TokenType { path: path(), found: code })?;
+        let token_type = TokenType::from_code(code).ok_or_else(|| OpenError::TokenType {
+            path: path(),
+            found: code,
+        })?;
         let n_items = u64::from_le_bytes(idx.array(18));
         let n_documents = u64::from_le_bytes(idx.array(26));
         let expected = u128::from(LEN) + 12 * u128::from(n_items) + 8 * u128::from(n_documents);
         if expected != u128::from(idx.len()) {
             let expected = u64::try_from(expected).unwrap_or(u64::MAX);
-            return Err(OpenError::IdxLength { path: path(), expected, found: idx.len() });
+            return Err(OpenError::IdxLength {
+                path: path(),
+                expected,
+                found: idx.len(),
+            });
         }
-        Ok(Self { token_type, n_items })
+        Ok(Self {
+            token_type,
+            n_items,
+        })
     }
 
     /// Where the size of an item stands. The header was checked: for an item there is, nothing overflows.

@@ -52,26 +52,43 @@ fn items_are_read_where_they_lie() {
     assert_eq!(read(&dataset, 1, 0..1).unwrap(), [259]);
     assert_eq!(read(&dataset, 1, 1..1).unwrap(), [0_u32; 0]);
     assert_eq!(dataset.check().unwrap(), Some(259));
-    assert!(matches!(read(&dataset, 2, 0..0), Err(ReadError::Item { item: 2, n_items: 2, .. })));
-    assert!(matches!(read(&dataset, 1, 0..2), Err(ReadError::Range { len: 1, .. })));
+    assert!(matches!(
+        read(&dataset, 2, 0..0),
+        Err(ReadError::Item {
+            item: 2,
+            n_items: 2,
+            ..
+        })
+    ));
+    assert!(matches!(
+        read(&dataset, 1, 0..2),
+        Err(ReadError::Range { len: 1, .. })
+    ));
 }
 
 #[test]
 fn a_header_of_another_kind_is_refused() {
     assert!(refused(|idx, _| idx[0] = b'T').contains("begins with the bytes [54, 4d"));
     assert!(refused(|idx, _| idx.truncate(5)).contains("begins with the bytes"));
-    assert!(refused(|idx, _| idx.truncate(20)).contains("has 20 bytes where its header asks for 34"));
+    assert!(
+        refused(|idx, _| idx.truncate(20)).contains("has 20 bytes where its header asks for 34")
+    );
     assert!(refused(|idx, _| idx[9] = 2).contains("byte 9: version 2 instead of 1"));
     assert!(refused(|idx, _| idx[17] = 6).contains("byte 17: token type 6"));
 }
 
 #[test]
 fn a_length_that_does_not_fit_is_refused() {
-    assert!(refused(|idx, _| idx.truncate(80)).contains("has 80 bytes where its header asks for 82"));
+    assert!(
+        refused(|idx, _| idx.truncate(80)).contains("has 80 bytes where its header asks for 82")
+    );
     assert!(refused(|idx, _| idx.push(0)).contains("has 83 bytes"));
     // A count whose bytes overflow must neither wrap nor be allocated.
     assert!(refused(|idx, _| idx[18..26].fill(0xff)).contains("asks for 18446744073709551615"));
-    assert!(refused(|_, bin| bin.truncate(5)).contains("has 5 bytes, but its last item, 1, ends at byte 6"));
+    assert!(
+        refused(|_, bin| bin.truncate(5))
+            .contains("has 5 bytes, but its last item, 1, ends at byte 6")
+    );
 }
 
 #[test]
@@ -80,19 +97,34 @@ fn sizes_and_pointers_are_checked_where_they_are_used() {
     idx[34..38].copy_from_slice(&(-1_i32).to_le_bytes());
     let (_folder, dataset) = open(&idx, &bin);
     let error = read(&dataset.unwrap(), 0, 0..1).unwrap_err();
-    assert!(error.to_string().ends_with("byte 34: item 0 has the size -1"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .ends_with("byte 34: item 0 has the size -1"),
+        "{error}"
+    );
 
     let (mut idx, bin) = pair();
     idx[42..50].copy_from_slice(&(-2_i64).to_le_bytes());
     let (_folder, dataset) = open(&idx, &bin);
     let error = read(&dataset.unwrap(), 0, 0..1).unwrap_err();
-    assert!(error.to_string().ends_with("byte 42: item 0 lies at byte -2"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .ends_with("byte 42: item 0 lies at byte -2"),
+        "{error}"
+    );
 
     let (mut idx, bin) = pair();
     idx[34..38].copy_from_slice(&9_i32.to_le_bytes());
     let (_folder, dataset) = open(&idx, &bin);
     let error = dataset.unwrap().check().unwrap_err();
-    assert!(error.to_string().ends_with("has 6 bytes, but item 0 reaches to byte 18"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .ends_with("has 6 bytes, but item 0 reaches to byte 18"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -102,7 +134,12 @@ fn a_negative_token_is_refused() {
     bin[2..4].copy_from_slice(&(-3_i16).to_le_bytes());
     let (_folder, dataset) = open(&idx, &bin);
     let error = dataset.unwrap().check().unwrap_err();
-    assert!(error.to_string().ends_with("token 1 of item 0 is -3, which is no token id"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .ends_with("token 1 of item 0 is -3, which is no token id"),
+        "{error}"
+    );
 }
 
 #[test]

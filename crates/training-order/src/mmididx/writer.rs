@@ -23,7 +23,12 @@ impl Writer {
     /// When the `.bin` cannot be created.
     pub fn create(prefix: &Path, token_type: TokenType) -> io::Result<Self> {
         let bin = BufWriter::new(File::create(with_ending(prefix, "bin"))?);
-        Ok(Self { idx: with_ending(prefix, "idx"), bin, token_type, sizes: Vec::new() })
+        Ok(Self {
+            idx: with_ending(prefix, "idx"),
+            bin,
+            token_type,
+            sizes: Vec::new(),
+        })
     }
 
     /// Appends an item.
@@ -33,15 +38,27 @@ impl Writer {
     /// When a token does not fit the token type, the item has more than 2³¹ − 1 tokens, or the `.bin` cannot
     /// be written.
     pub fn write(&mut self, tokens: &[u32]) -> io::Result<()> {
-        let invalid = |error: std::num::TryFromIntError| io::Error::new(io::ErrorKind::InvalidInput, error);
-        self.sizes.push(i32::try_from(tokens.len()).map_err(invalid)?);
+        let invalid =
+            |error: std::num::TryFromIntError| io::Error::new(io::ErrorKind::InvalidInput, error);
+        self.sizes
+            .push(i32::try_from(tokens.len()).map_err(invalid)?);
         for &token in tokens {
             match self.token_type {
-                TokenType::U8 => self.bin.write_all(&u8::try_from(token).map_err(invalid)?.to_le_bytes())?,
-                TokenType::I8 => self.bin.write_all(&i8::try_from(token).map_err(invalid)?.to_le_bytes())?,
-                TokenType::U16 => self.bin.write_all(&u16::try_from(token).map_err(invalid)?.to_le_bytes())?,
-                TokenType::I16 => self.bin.write_all(&i16::try_from(token).map_err(invalid)?.to_le_bytes())?,
-                TokenType::I32 => self.bin.write_all(&i32::try_from(token).map_err(invalid)?.to_le_bytes())?,
+                TokenType::U8 => self
+                    .bin
+                    .write_all(&u8::try_from(token).map_err(invalid)?.to_le_bytes())?,
+                TokenType::I8 => self
+                    .bin
+                    .write_all(&i8::try_from(token).map_err(invalid)?.to_le_bytes())?,
+                TokenType::U16 => self
+                    .bin
+                    .write_all(&u16::try_from(token).map_err(invalid)?.to_le_bytes())?,
+                TokenType::I16 => self
+                    .bin
+                    .write_all(&i16::try_from(token).map_err(invalid)?.to_le_bytes())?,
+                TokenType::I32 => self
+                    .bin
+                    .write_all(&i32::try_from(token).map_err(invalid)?.to_le_bytes())?,
                 TokenType::I64 => self.bin.write_all(&i64::from(token).to_le_bytes())?,
             }
         }

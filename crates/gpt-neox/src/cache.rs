@@ -1,0 +1,54 @@
+//! Keys and values of the tokens that a model has read.
+
+use burn::tensor::{Int, Tensor};
+
+/// One entry for each layer.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    layers: Vec<Option<KeysAndValues>>,
+}
+
+/// Keys and values of one layer: `[sequences, heads, tokens, head size]`.
+#[derive(Clone, Debug)]
+pub(crate) struct KeysAndValues {
+    pub(crate) keys: Tensor<4>,
+    pub(crate) values: Tensor<4>,
+}
+
+impl Cache {
+    /// Nothing read yet.
+    pub(crate) fn new(n_layers: usize) -> Self {
+        Self {
+            layers: vec![None; n_layers],
+        }
+    }
+
+    /// Tokens read so far.
+    pub(crate) fn n_tokens(&self) -> usize {
+        self.layers
+            .first()
+            .and_then(Option::as_ref)
+            .map_or(0, |layer| layer.keys.dims()[2])
+    }
+
+    /// Appends what a layer made of further tokens, and gives all of them.
+    pub(crate) fn extend(&mut self, layer: usize, new: KeysAndValues) -> KeysAndValues {
+        let all = match self.layers[layer].take() {
+            None => new,
+            Some(old) => KeysAndValues {
+                keys: Tensor::cat(vec![old.keys, new.keys], 2),
+                values: Tensor::cat(vec![old.values, new.values], 2),
+            },
+        };
+        self.layers[layer] = Some(all.clone());
+        all
+    }
+
+    /// Keeps the sequences at these places only.
+    pub(crate) fn keep(&mut self, places: &Tensor<1, Int>) {
+        for layer in self.layers.iter_mut().flatten() {
+            layer.keys = layer.keys.clone().select(0, places.clone());
+            layer.values = layer.values.clone().select(0, places.clone());
+        }
+    }
+}

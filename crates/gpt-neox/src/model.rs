@@ -1,0 +1,417 @@
+//! The architecture: GPT-NeoX, as in transformers' `modeling_gpt_neox.py`.
+//!
+//! Shapes: `b` sequences, `t` tokens, `e` hidden size, `h` heads, `d` head size, `v` vocabulary.
+
+use crate::cache::{Cache, KeysAndValues};
+use crate::config::GptNeoxConfig;
+use crate::device::{DeviceChoice, Precision};
+use crate::weights::{Checkpoint, LoadError, in_layer};
+use burn::tensor::activation::gelu;
+use burn::tensor::module::{attention, layer_norm, linear};
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use std::path::Path;
+
+/// A GPT-NeoX model with its weights on a device.
+#[derive(Debug)]
+pub struct GptNeox {
+    config: GptNeoxConfig,
+    choice: DeviceChoice,
+    device: Device,
+    /// `[v, e]`
+    embed_in: Tensor<2>,
+    layers: Vec<Layer>,
+    final_layer_norm: LayerNorm,
+    /// `[e, v]`, always in f32
+    embed_out: Tensor<2>,
+    rotary: Rotary,
+}
+
+#[derive(Debug)]
+struct Layer {
+    input_layernorm: LayerNorm,
+    post_attention_layernorm: LayerNorm,
+    /// `[e, 3 · h · d]`: all queries, all keys, all values
+    query_key_value: Linear,
+    dense: Linear,
+    dense_h_to_4h: Linear,
+    dense_4h_to_h: Linear,
+}
+
+#[derive(Debug)]
+struct LayerNorm {
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+}
+
+/// `x · weight + bias`
+#[derive(Debug)]
+struct Linear {
+    /// `[in, out]`: the transpose of the file's
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+}
+
+/// Rotary position embedding (Su et al. 2021) on the first dimensions of each head.
+#[derive(Debug)]
+struct Rotary {
+    n_dims: usize,
+    /// `[max positions, n_dims]`
+    cos: Tensor<2>,
+    /// `[max positions, n_dims]`, the first half negated
+    sin: Tensor<2>,
+}
+
+impl GptNeox {
+    /// Looks whether a checkpoint can be loaded, without reading its weights: files, configuration, names,
+    /// shapes and storage of all tensors.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the checkpoint.
+    pub fn check(folder: &Path) -> Result<GptNeoxConfig, LoadError> {
+        Ok(Checkpoint::open(folder)?.config().clone())
+    }
+
+    /// Loads the checkpoint in `folder`, which is in Hugging Face layout: `config.json` and safetensors.
+    ///
+    /// # Errors
+    ///
+    /// When the device cannot be had, a file cannot be read, or the weights are not exactly those of the model
+    /// that `config.json` describes.
+    pub fn load(
+        folder: &Path,
+        device: DeviceChoice,
+        precision: Precision,
+    ) -> Result<Self, LoadError> {
+        let checkpoint = Checkpoint::open(folder)?;
+        let loader = Loader {
+            checkpoint: &checkpoint,
+            device: device.open(precision)?,
+            dtype: precision.dtype(),
+        };
+        let config = checkpoint.config().clone();
+        let vocabulary = [config.vocab_size, config.hidden_size];
+        let embed_out = if config.tie_word_embeddings {
+            "gpt_neox.embed_in.weight"
+        } else {
+            "embed_out.weight"
+        };
+        Ok(Self {
+            embed_in: loader.tensor(checkpoint.read("gpt_neox.embed_in.weight")?, vocabulary),
+            layers: (0..config.num_hidden_layers)
+                .map(|layer| loader.layer(layer))
+                .collect::<Result<_, _>>()?,
+            final_layer_norm: loader.layer_norm("gpt_neox.final_layer_norm")?,
+            embed_out: loader.tensor_in_f32(
+                transposed(&checkpoint.read(embed_out)?, vocabulary),
+                [vocabulary[1], vocabulary[0]],
+            ),
+            rotary: loader.rotary(),
+            device: loader.device,
+            choice: device,
+            config,
+        })
+    }
+
+    /// The model's hyperparameters.
+    pub fn config(&self) -> &GptNeoxConfig {
+        &self.config
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> DeviceChoice {
+        self.choice
+    }
+
+    /// Reads further tokens, `[b, t]` row by row; the hidden states of all of them, `[b, t, e]`.
+    pub(crate) fn read(&self, tokens: &[u32], n_sequences: usize, cache: &mut Cache) -> Tensor<3> {
+        let n_tokens = tokens.len() / n_sequences;
+        let first = cache.n_tokens();
+        let ids = self.ids(tokens);
+        let embedded = self.embed_in.clone().select(0, ids); // [b · t, e]
+        let mut x = embedded.reshape([n_sequences, n_tokens, self.config.hidden_size]);
+        let rotation = self.rotary.rotation(first, n_tokens);
+        for (number, layer) in self.layers.iter().enumerate() {
+            let attended = layer.attention(
+                layer.input_layernorm.forward(x.clone()),
+                number,
+                &self.config,
+                &rotation,
+                cache,
+            );
+            x = if self.config.use_parallel_residual {
+                let fed = layer.feed_forward(layer.post_attention_layernorm.forward(x.clone()));
+                x + attended + fed
+            } else {
+                let x = x + attended;
+                let fed = layer.feed_forward(layer.post_attention_layernorm.forward(x.clone()));
+                x + fed
+            };
+        }
+        x
+    }
+
+    /// The logits that follow from hidden states: `[b, t, e]` → `[b, t, v]`, in f32.
+    pub(crate) fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let normed = self.final_layer_norm.forward(hidden).cast(DType::F32);
+        linear(normed, self.embed_out.clone(), None)
+    }
+
+    /// Token ids or places as a tensor; both are far below 2³¹.
+    pub(crate) fn ids(&self, ids: &[u32]) -> Tensor<1, Int> {
+        let ids: Vec<i32> = ids
+            .iter()
+            .map(|&id| i32::try_from(id).unwrap_or(i32::MAX))
+            .collect();
+        let n = ids.len();
+        Tensor::from_data(TensorData::new(ids, [n]), &self.device)
+    }
+}
+
+impl Layer {
+    /// `[b, t, e]` → `[b, t, e]`
+    #[expect(clippy::many_single_char_names, reason = "the letters of the shapes")]
+    fn attention(
+        &self,
+        x: Tensor<3>,
+        number: usize,
+        config: &GptNeoxConfig,
+        rotation: &Rotation,
+        cache: &mut Cache,
+    ) -> Tensor<3> {
+        let [b, t, e] = x.dims();
+        let (h, d) = (config.num_attention_heads, config.head_size());
+        let fused = self.query_key_value.forward(x); // [b, t, 3 · e]
+        let part = |part: usize| {
+            let part = fused.clone().slice([0..b, 0..t, part * e..(part + 1) * e]);
+            part.reshape([b, t, h, d]).swap_dims(1, 2) // [b, h, t, d]
+        };
+        let query = rotation.apply(part(0));
+        let all = cache.extend(
+            number,
+            KeysAndValues {
+                keys: rotation.apply(part(1)),
+                values: part(2),
+            },
+        );
+        // The causal mask is aligned to the last key: the queries are the last tokens.
+        let options = AttentionModuleOptions {
+            scale: None,
+            softcap: None,
+            is_causal: true,
+        };
+        let attended = attention(query, all.keys, all.values, None, None, options); // [b, h, t, d]
+        self.dense
+            .forward(attended.swap_dims(1, 2).reshape([b, t, e]))
+    }
+
+    /// `[b, t, e]` → `[b, t, e]`
+    fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.dense_4h_to_h
+            .forward(gelu(self.dense_h_to_4h.forward(x)))
+    }
+}
+
+impl LayerNorm {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        layer_norm(x, self.weight.clone(), Some(self.bias.clone()), self.eps)
+    }
+}
+
+impl Linear {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        linear(x, self.weight.clone(), self.bias.clone())
+    }
+}
+
+/// The rotation of some positions.
+struct Rotation {
+    n_dims: usize,
+    /// `[1, 1, t, n_dims]`
+    cos: Tensor<4>,
+    /// `[1, 1, t, n_dims]`
+    sin: Tensor<4>,
+}
+
+impl Rotary {
+    /// For `n` positions from `first` on.
+    fn rotation(&self, first: usize, n: usize) -> Rotation {
+        let at = |table: &Tensor<2>| {
+            table
+                .clone()
+                .slice([first..first + n, 0..self.n_dims])
+                .reshape([1, 1, n, self.n_dims])
+        };
+        Rotation {
+            n_dims: self.n_dims,
+            cos: at(&self.cos),
+            sin: at(&self.sin),
+        }
+    }
+}
+
+impl Rotation {
+    /// `[b, h, t, d]` → `[b, h, t, d]`
+    #[expect(clippy::many_single_char_names, reason = "the letters of the shapes")]
+    fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        let [b, h, t, d] = x.dims();
+        let n = self.n_dims;
+        if n == 0 {
+            return x;
+        }
+        let slice = |from: usize, to: usize| x.clone().slice([0..b, 0..h, 0..t, from..to]);
+        let halves_swapped = Tensor::cat(vec![slice(n / 2, n), slice(0, n / 2)], 3);
+        let rotated = slice(0, n) * self.cos.clone() + halves_swapped * self.sin.clone();
+        if n == d {
+            rotated
+        } else {
+            Tensor::cat(vec![rotated, slice(n, d)], 3)
+        }
+    }
+}
+
+/// Brings the tensors of a checkpoint to a device.
+struct Loader<'a> {
+    checkpoint: &'a Checkpoint,
+    device: Device,
+    dtype: DType,
+}
+
+impl Loader<'_> {
+    fn tensor<const D: usize>(&self, weights: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(weights, shape), (&self.device, self.dtype))
+    }
+
+    fn tensor_in_f32<const D: usize>(&self, weights: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(weights, shape), (&self.device, DType::F32))
+    }
+
+    fn layer(&self, layer: usize) -> Result<Layer, LoadError> {
+        let config = self.checkpoint.config();
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let bias = config.attention_bias;
+        Ok(Layer {
+            input_layernorm: self.layer_norm(&in_layer(layer, "input_layernorm"))?,
+            post_attention_layernorm: self
+                .layer_norm(&in_layer(layer, "post_attention_layernorm"))?,
+            query_key_value: self.query_key_value(&in_layer(layer, "attention.query_key_value"))?,
+            dense: self.linear(&in_layer(layer, "attention.dense"), [hidden, hidden], bias)?,
+            dense_h_to_4h: self.linear(
+                &in_layer(layer, "mlp.dense_h_to_4h"),
+                [inner, hidden],
+                true,
+            )?,
+            dense_4h_to_h: self.linear(
+                &in_layer(layer, "mlp.dense_4h_to_h"),
+                [hidden, inner],
+                true,
+            )?,
+        })
+    }
+
+    fn layer_norm(&self, name: &str) -> Result<LayerNorm, LoadError> {
+        let config = self.checkpoint.config();
+        Ok(LayerNorm {
+            weight: self.tensor(
+                self.checkpoint.read(&format!("{name}.weight"))?,
+                [config.hidden_size],
+            ),
+            bias: self.tensor(
+                self.checkpoint.read(&format!("{name}.bias"))?,
+                [config.hidden_size],
+            ),
+            eps: config.layer_norm_eps,
+        })
+    }
+
+    /// `shape` is the file's, `[out, in]`.
+    fn linear(&self, name: &str, shape: [usize; 2], bias: bool) -> Result<Linear, LoadError> {
+        let weight = transposed(&self.checkpoint.read(&format!("{name}.weight"))?, shape);
+        let bias = bias
+            .then(|| self.checkpoint.read(&format!("{name}.bias")))
+            .transpose()?;
+        Ok(Linear {
+            weight: self.tensor(weight, [shape[1], shape[0]]),
+            bias: bias.map(|bias| self.tensor(bias, [shape[0]])),
+        })
+    }
+
+    /// The file's rows are ordered (head, {query, key, value}, dimension); ours ({query, key, value}, head,
+    /// dimension), so that each of the three is one slice.
+    fn query_key_value(&self, name: &str) -> Result<Linear, LoadError> {
+        let config = self.checkpoint.config();
+        let (n_heads, head_size, hidden) = (
+            config.num_attention_heads,
+            config.head_size(),
+            config.hidden_size,
+        );
+        let reordered = |rows: Vec<f32>, width: usize| {
+            let mut ours = Vec::with_capacity(rows.len());
+            for part in 0..3 {
+                for head in 0..n_heads {
+                    let first = (head * 3 + part) * head_size * width;
+                    ours.extend_from_slice(&rows[first..first + head_size * width]);
+                }
+            }
+            ours
+        };
+        let weight = reordered(self.checkpoint.read(&format!("{name}.weight"))?, hidden);
+        let bias = config
+            .attention_bias
+            .then(|| self.checkpoint.read(&format!("{name}.bias")))
+            .transpose()?;
+        Ok(Linear {
+            weight: self.tensor(
+                transposed(&weight, [3 * hidden, hidden]),
+                [hidden, 3 * hidden],
+            ),
+            bias: bias.map(|bias| self.tensor(reordered(bias, 1), [3 * hidden])),
+        })
+    }
+
+    /// Angles are computed as the reference does: frequencies and products in f32.
+    fn rotary(&self) -> Rotary {
+        let config = self.checkpoint.config();
+        let n_rotary = config.n_rotary();
+        let half = n_rotary / 2;
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            reason = "the reference computes in f32"
+        )]
+        let frequencies: Vec<f32> = (0..half)
+            .map(|i| {
+                let exponent = (2 * i) as f32 / n_rotary as f32;
+                1.0 / (config.rotary_emb_base as f32).powf(exponent)
+            })
+            .collect();
+        let mut cos = Vec::with_capacity(config.max_position_embeddings * n_rotary);
+        let mut sin = Vec::with_capacity(config.max_position_embeddings * n_rotary);
+        for position in 0..config.max_position_embeddings {
+            for i in 0..n_rotary {
+                #[expect(clippy::cast_precision_loss, reason = "positions are at most 2²⁴")]
+                let angle = position as f32 * frequencies[i % half];
+                cos.push(angle.cos());
+                sin.push(if i < half { -angle.sin() } else { angle.sin() });
+            }
+        }
+        let shape = [config.max_position_embeddings, n_rotary];
+        Rotary {
+            n_dims: n_rotary,
+            cos: self.tensor(cos, shape),
+            sin: self.tensor(sin, shape),
+        }
+    }
+}
+
+/// `[rows, columns]` → `[columns, rows]`
+fn transposed(weights: &[f32], shape: [usize; 2]) -> Vec<f32> {
+    let [rows, columns] = shape;
+    let mut turned = Vec::with_capacity(weights.len());
+    for column in 0..columns {
+        turned.extend((0..rows).map(|row| weights[row * columns + column]));
+    }
+    turned
+}

@@ -1,0 +1,291 @@
+//! NumPy's `.npy` files of whole numbers, read in place: the format in which GPT-NeoX keeps its maps.
+//!
+//! Format: `numpy/lib/format.py`, versions 1 to 3; little-endian, C order.
+
+use crate::map::Map;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const MAGIC: &[u8] = b"\x93NUMPY";
+
+/// An array of whole numbers on disk.
+#[derive(Debug)]
+pub struct Array {
+    map: Map,
+    number: Number,
+    shape: Vec<u64>,
+    /// Byte at which the numbers begin.
+    start: u64,
+    len: u64,
+}
+
+/// How a number is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Number {
+    U8,
+    U16,
+    U32,
+    I32,
+    I64,
+}
+
+/// Why a `.npy` file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum NpyError {
+    /// The file cannot be opened or mapped.
+    #[error("opening `{path}`")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It has no header, or one that cannot be understood.
+    #[error("`{path}` has no header of a `.npy` file of whole numbers: {problem}")]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It is not as long as its header says.
+    #[error("`{path}` has {found} bytes where its header asks for {expected}")]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that the header asks for; more than 2⁶⁴ are shown as 2⁶⁴ − 1.
+        expected: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+}
+
+impl Array {
+    /// Opens the file at `path`; reads its header only.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, holds anything but little-endian whole numbers in C order, or is not as
+    /// long as its header says.
+    pub fn open(path: &Path) -> Result<Self, NpyError> {
+        let map = Map::open(path).map_err(|source| NpyError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let header = |problem: &str| NpyError::Header {
+            path: path.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let (text, start) =
+            header_text(map.bytes()).ok_or_else(|| header("it does not begin with one"))?;
+        let kind = value(text, "descr").ok_or_else(|| header("`descr` is missing"))?;
+        let number =
+            Number::from_descr(kind).ok_or_else(|| header(&format!("`descr` is {kind}")))?;
+        if value(text, "fortran_order") != Some("False") {
+            return Err(header("`fortran_order` is not False"));
+        }
+        let shape = value(text, "shape")
+            .and_then(shape)
+            .ok_or_else(|| header("`shape` is missing"))?;
+        let len = shape.iter().try_fold(1_u64, |len, n| len.checked_mul(*n));
+        let end = len.and_then(|len| len.checked_mul(number.width())?.checked_add(start));
+        match (len, end) {
+            (Some(len), Some(end)) if end == map.len() => Ok(Self {
+                map,
+                number,
+                shape,
+                start,
+                len,
+            }),
+            (_, end) => Err(NpyError::Length {
+                path: path.to_owned(),
+                expected: end.unwrap_or(u64::MAX),
+                found: map.len(),
+            }),
+        }
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        self.map.path()
+    }
+
+    /// Its shape; numbers lie row by row.
+    pub fn shape(&self) -> &[u64] {
+        &self.shape
+    }
+
+    /// How many numbers there are in all.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The number at `place`, counted row by row.
+    pub fn get(&self, place: u64) -> Option<i64> {
+        if place >= self.len {
+            return None;
+        }
+        let offset = self.start + place * self.number.width();
+        Some(match self.number {
+            Number::U8 => i64::from(u8::from_le_bytes(self.map.array(offset))),
+            Number::U16 => i64::from(u16::from_le_bytes(self.map.array(offset))),
+            Number::U32 => i64::from(u32::from_le_bytes(self.map.array(offset))),
+            Number::I32 => i64::from(i32::from_le_bytes(self.map.array(offset))),
+            Number::I64 => i64::from_le_bytes(self.map.array(offset)),
+        })
+    }
+
+    /// All numbers, row by row.
+    pub fn iter(&self) -> impl Iterator<Item = i64> {
+        (0..self.len).filter_map(|place| self.get(place))
+    }
+}
+
+impl Number {
+    fn from_descr(descr: &str) -> Option<Self> {
+        Some(match descr.trim_matches(['\'', '"']) {
+            "|u1" => Self::U8,
+            "<u2" => Self::U16,
+            "<u4" => Self::U32,
+            "<i4" => Self::I32,
+            "<i8" => Self::I64,
+            _ => return None,
+        })
+    }
+
+    const fn width(self) -> u64 {
+        match self {
+            Self::U8 => 1,
+            Self::U16 => 2,
+            Self::U32 | Self::I32 => 4,
+            Self::I64 => 8,
+        }
+    }
+}
+
+/// The header's text, and the byte at which the numbers begin.
+fn header_text(bytes: &[u8]) -> Option<(&str, u64)> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (version, rest) = rest.split_first_chunk::<2>()?;
+    let (len, rest) = match version[0] {
+        1 => {
+            let (len, rest) = rest.split_first_chunk::<2>()?;
+            (u32::from(u16::from_le_bytes(*len)), rest)
+        }
+        2 | 3 => {
+            let (len, rest) = rest.split_first_chunk::<4>()?;
+            (u32::from_le_bytes(*len), rest)
+        }
+        _ => return None,
+    };
+    let text = rest.get(..usize::try_from(len).ok()?)?;
+    let start = bytes.len() - rest.len() + text.len();
+    Some((std::str::from_utf8(text).ok()?, start as u64))
+}
+
+/// The value of a key of the header's dictionary, as it is written.
+fn value<'a>(header: &'a str, key: &str) -> Option<&'a str> {
+    let (_, rest) = header.split_once(&format!("'{key}':"))?;
+    let rest = rest.trim_start();
+    let end = match rest.as_bytes().first()? {
+        b'(' => rest.find(')')? + 1,
+        _ => rest.find([',', '}'])?,
+    };
+    Some(rest[..end].trim_end())
+}
+
+/// `(3, 2)`, `(3,)` or `()`
+fn shape(text: &str) -> Option<Vec<u64>> {
+    let inner = text.strip_prefix('(')?.strip_suffix(')')?;
+    let numbers = inner
+        .split(',')
+        .map(str::trim)
+        .filter(|number| !number.is_empty());
+    numbers.map(|number| number.parse().ok()).collect()
+}
+
+impl NpyError {
+    /// The cure, where it is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { .. } | Self::Header { .. } => None,
+            Self::Length { .. } => {
+                Some("the file was cut short on its way: copy or download it again".to_owned())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Opens a file with this header, version 1, and these bytes of numbers.
+    fn open(header: &str, numbers: &[u8]) -> Result<Array, NpyError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        let len = u16::try_from(header.len()).unwrap().to_le_bytes();
+        std::fs::write(
+            &path,
+            [b"\x93NUMPY\x01\x00", &len[..], header.as_bytes(), numbers].concat(),
+        )
+        .unwrap();
+        Array::open(&path)
+    }
+
+    #[test]
+    fn numbers_are_read_row_by_row() {
+        let header = "{'descr': '<i4', 'fortran_order': False, 'shape': (2, 1), }\n";
+        let array = open(header, &[1, 0, 0, 0, 255, 255, 255, 255]).unwrap();
+        assert_eq!(array.shape(), [2, 1]);
+        assert_eq!(array.iter().collect::<Vec<_>>(), [1, -1]);
+        assert_eq!(array.get(2), None);
+        let one = open(
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (), }",
+            &[7],
+        )
+        .unwrap();
+        assert_eq!(one.iter().collect::<Vec<_>>(), [7]);
+    }
+
+    #[test]
+    fn what_is_no_such_array_is_refused() {
+        let refused = |header: &str, n: usize| open(header, &vec![0; n]).unwrap_err().to_string();
+        assert!(
+            refused(
+                "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }",
+                4
+            )
+            .ends_with("`descr` is '<f4'")
+        );
+        assert!(
+            refused(
+                "{'descr': '<u4', 'fortran_order': True, 'shape': (1,), }",
+                4
+            )
+            .ends_with("`fortran_order` is not False")
+        );
+        assert!(
+            refused(
+                "{'descr': '<u4', 'fortran_order': False, 'shape': (x,), }",
+                4
+            )
+            .ends_with("`shape` is missing")
+        );
+        assert!(
+            refused(
+                "{'descr': '<u4', 'fortran_order': False, 'shape': (2,), }",
+                4
+            )
+            .contains("where its header asks for")
+        );
+        let huge = "{'descr': '<u4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }";
+        assert!(refused(huge, 4).ends_with("asks for 18446744073709551615"));
+        assert!(refused("", 0).contains("`descr` is missing"));
+    }
+}
