@@ -23,6 +23,26 @@ impl Cache {
         }
     }
 
+    /// The sequences of all `caches`, which have read equally many tokens.
+    pub(crate) fn of_all(caches: Vec<Self>) -> Self {
+        let n_layers = caches.first().map_or(0, |cache| cache.layers.len());
+        let mut caches = caches;
+        let mut layer = |number: usize| {
+            let parts = caches
+                .iter_mut()
+                .filter_map(|cache| cache.layers[number].take());
+            let (keys, values): (Vec<_>, Vec<_>) =
+                parts.map(|part| (part.keys, part.values)).unzip();
+            Some(KeysAndValues {
+                keys: Tensor::cat(keys, 0),
+                values: Tensor::cat(values, 0),
+            })
+        };
+        Self {
+            layers: (0..n_layers).map(&mut layer).collect(),
+        }
+    }
+
     /// Tokens read so far.
     pub(crate) fn n_tokens(&self) -> usize {
         self.layers

@@ -97,7 +97,12 @@ impl GptNeox {
         self.check_tokens(sequences.chunks(len), len)?;
         let n_sequences = sequences.len() / len;
         let mut cache = Cache::new(self.config().num_hidden_layers);
-        let hidden = self.read(&sequences[..n_sequences * len], n_sequences, &mut cache);
+        let hidden = self.read(
+            &sequences[..n_sequences * len],
+            n_sequences,
+            len,
+            &mut cache,
+        );
         Ok(Some(self.logits(hidden)))
     }
 }

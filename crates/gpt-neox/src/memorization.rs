@@ -5,6 +5,7 @@ use crate::device::DeviceChoice;
 use crate::model::GptNeox;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Prompts and their true continuations, cut from the training data.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,9 @@ pub trait Judge {
     ///
     /// When a probe does not fit the model, or the device fails.
     fn judge(&mut self, probes: &Probes<'_>) -> Result<Vec<Verdict>, JudgeError>;
+
+    /// How many probes it is best asked about at once.
+    fn n_at_once(&self) -> usize;
 }
 
 /// Why tokens are no probes.
@@ -76,10 +80,12 @@ pub enum JudgeError {
     },
 }
 
-/// Probes that go through the model together on a CPU: their activations stay in its caches.
-const CPU_BATCH: usize = 32;
-/// The same on a GPU.
-const GPU_BATCH: usize = 512;
+/// Prompts that a CPU reads together: their activations stay in its caches.
+const CPU_PROMPTS: usize = 16;
+/// Probes that one CPU thread decides about together, once their prompts are read.
+const CPU_GROUP: usize = 256;
+/// Both on a GPU.
+const GPU_GROUP: usize = 512;
 
 impl<'a> Probes<'a> {
     /// Takes `tokens` as probes of `k + l` tokens each, one after another.
@@ -137,17 +143,25 @@ impl Judge for GptNeox {
     fn judge(&mut self, probes: &Probes<'_>) -> Result<Vec<Verdict>, JudgeError> {
         self.check_tokens(probes.rows(), probes.k + probes.l)?;
         let rows: Vec<&[u32]> = probes.rows().collect();
+        let k = probes.k;
         let verdicts: Result<Vec<Vec<Verdict>>, JudgeError> = match self.device() {
             DeviceChoice::Cpu => rows
-                .par_chunks(CPU_BATCH)
-                .map(|batch| judge_batch(self, batch, probes.k))
+                .par_chunks(CPU_GROUP)
+                .map(|group| judge_group(self, group, k, CPU_PROMPTS))
                 .collect(),
             DeviceChoice::Cuda(_) => rows
-                .chunks(GPU_BATCH)
-                .map(|batch| judge_batch(self, batch, probes.k))
+                .chunks(GPU_GROUP)
+                .map(|group| judge_group(self, group, k, GPU_GROUP))
                 .collect(),
         };
         Ok(verdicts?.concat())
+    }
+
+    fn n_at_once(&self) -> usize {
+        match self.device() {
+            DeviceChoice::Cpu => CPU_GROUP * rayon::current_num_threads(),
+            DeviceChoice::Cuda(_) => GPU_GROUP,
+        }
     }
 }
 
@@ -182,81 +196,109 @@ impl GptNeox {
 
 /// Decides about probes of the same length together.
 ///
-/// The prompt is read once; then only probes without a miss go on, with the true tokens, in chunks of
-/// growing length: most probes end at the first tokens, and those that do not, go far.
-fn judge_batch(model: &GptNeox, probes: &[&[u32]], k: usize) -> Result<Vec<Verdict>, JudgeError> {
-    let Some(l) = probes.first().map(|probe| probe.len() - k) else {
-        return Ok(Vec::new());
+/// Prompts are read once; then only probes without a miss go on, with the true tokens, in chunks of growing
+/// length: most probes end at the first tokens, and those that do not, go far.
+fn judge_group(
+    model: &GptNeox,
+    probes: &[&[u32]],
+    k: usize,
+    n_prompts: usize,
+) -> Result<Vec<Verdict>, JudgeError> {
+    let n_tokens = probes.first().map_or(0, |probe| probe.len());
+    let mut group = Group {
+        model,
+        probes,
+        k,
+        n_matched: vec![0; probes.len()],
     };
-    let mut n_matched = vec![0; probes.len()];
-    let mut alive: Vec<usize> = (0..probes.len()).collect();
-    let mut cache = Cache::new(model.config().num_hidden_layers);
-    let (mut read, mut n_decided) = (0..k, 0);
-    let mut n_next = 1;
-    loop {
-        let tokens: Vec<u32> = alive
-            .iter()
-            .flat_map(|&probe| &probes[probe][read.clone()])
-            .copied()
-            .collect();
-        let hidden = model.read(&tokens, alive.len(), &mut cache);
-        let n_predicted = read.end + 1 - k - n_decided;
-        let predicted = greedy(model, hidden, n_predicted)?;
-        let truth = k + n_decided..k + n_decided + n_predicted;
-        let mut places = Vec::new();
-        for (place, (&probe, predicted)) in alive
-            .iter()
-            .zip(predicted.chunks_exact(n_predicted))
-            .enumerate()
-        {
-            let right = probes[probe][truth.clone()]
-                .iter()
-                .zip(predicted)
-                .take_while(|(truth, token)| truth == token);
-            let n_right = right.count();
-            n_matched[probe] += n_right;
-            if n_right == n_predicted {
-                places.push(place);
-            }
+    let mut alive = Vec::new();
+    let mut caches = Vec::new();
+    for first in (0..probes.len()).step_by(n_prompts) {
+        let batch: Vec<usize> = (first..probes.len().min(first + n_prompts)).collect();
+        let mut cache = Cache::new(model.config().num_hidden_layers);
+        let survivors = group.advance(&batch, 0..k, &mut cache)?;
+        if !survivors.is_empty() {
+            alive.extend(survivors);
+            caches.push(cache);
         }
-        n_decided += n_predicted;
-        if places.is_empty() || n_decided == l {
-            break;
-        }
-        if places.len() < alive.len() {
-            let kept: Vec<u32> = places
-                .iter()
-                .map(|&place| u32::try_from(place).unwrap_or(u32::MAX))
-                .collect();
-            cache.keep(&model.ids(&kept));
-            alive = places.into_iter().map(|place| alive[place]).collect();
-        }
-        read = read.end..read.end + n_next.min(l - n_decided);
+    }
+    let mut cache = Cache::of_all(caches);
+    let (mut n_read, mut n_next) = (k, 1);
+    // The last token is only ever predicted.
+    while !alive.is_empty() && n_read + 1 < n_tokens {
+        let end = (n_read + n_next).min(n_tokens - 1);
+        alive = group.advance(&alive, n_read..end, &mut cache)?;
+        n_read = end;
         n_next *= 2;
     }
     // l fits a u16, and no more can match.
-    let verdicts = n_matched.into_iter().map(|n: usize| Verdict {
+    let verdict = |n| Verdict {
         n_prefix_matched: u16::try_from(n).unwrap_or(u16::MAX),
-    });
-    Ok(verdicts.collect())
+    };
+    Ok(group.n_matched.into_iter().map(verdict).collect())
 }
 
-/// The most likely next token after each of the last `n` tokens: `[b, t, e]` → `[b, n]`, row by row.
-fn greedy(model: &GptNeox, hidden: Tensor<3>, n: usize) -> Result<Vec<u32>, JudgeError> {
-    let [b, t, e] = hidden.dims();
-    let last = hidden.slice([0..b, t - n..t, 0..e]);
-    let sum: f32 = last
-        .clone()
-        .abs()
-        .sum()
-        .try_into_scalar()
-        .map_err(device_failed)?;
+/// Probes that are decided about together, and how far each is matched.
+struct Group<'a> {
+    model: &'a GptNeox,
+    probes: &'a [&'a [u32]],
+    k: usize,
+    n_matched: Vec<usize>,
+}
+
+impl Group<'_> {
+    /// Reads the tokens `read` of the probes `members`, and decides about the continuation tokens that follow
+    /// from them. Gives the members without a miss; `cache` keeps no others.
+    fn advance(
+        &mut self,
+        members: &[usize],
+        read: Range<usize>,
+        cache: &mut Cache,
+    ) -> Result<Vec<usize>, JudgeError> {
+        let tokens = members
+            .iter()
+            .flat_map(|&member| &self.probes[member][read.clone()]);
+        let tokens: Vec<u32> = tokens.copied().collect();
+        // Token i is predicted once token i − 1 is read.
+        let truth = self.k.max(read.start + 1)..read.end + 1;
+        let n_decided = truth.len();
+        let hidden = self.model.read(&tokens, members.len(), n_decided, cache);
+        let predicted = greedy(self.model, hidden)?;
+        let mut survivors = Vec::new();
+        for (place, predicted) in predicted.chunks_exact(n_decided).enumerate() {
+            let member = members[place];
+            let truth = &self.probes[member][truth.clone()];
+            let n_right = truth
+                .iter()
+                .zip(predicted)
+                .take_while(|(a, b)| a == b)
+                .count();
+            self.n_matched[member] += n_right;
+            if n_right == n_decided {
+                survivors.push(place);
+            }
+        }
+        if !survivors.is_empty() && survivors.len() < members.len() {
+            // Places in a batch, far below 2³².
+            let kept = survivors
+                .iter()
+                .map(|&place| u32::try_from(place).unwrap_or(u32::MAX));
+            cache.keep(&self.model.ids(&kept.collect::<Vec<_>>()));
+        }
+        Ok(survivors.into_iter().map(|place| members[place]).collect())
+    }
+}
+
+/// The most likely next token after each token read: `[b, t, e]` → `[b, t]`, row by row.
+fn greedy(model: &GptNeox, hidden: Tensor<3>) -> Result<Vec<u32>, JudgeError> {
+    let sum = hidden.clone().abs().sum();
+    let sum: f32 = sum.try_into_scalar().map_err(device_failed)?;
     if !sum.is_finite() {
         return Err(JudgeError::NotFinite);
     }
-    let ids = model.logits(last).argmax(2); // [b, n, 1]
+    let ids = model.logits(hidden).argmax(2); // [b, t, 1]
     let ids: Vec<i64> = ids.try_into_vec_as().map_err(device_failed)?;
-    // A place in the vocabulary.
+    // Places in the vocabulary.
     Ok(ids
         .into_iter()
         .map(|id| u32::try_from(id).unwrap_or(u32::MAX))

@@ -5,8 +5,8 @@
 use crate::cache::{Cache, KeysAndValues};
 use crate::config::GptNeoxConfig;
 use crate::device::{DeviceChoice, Precision};
+use crate::gelu::gelu;
 use crate::weights::{Checkpoint, LoadError, in_layer};
-use burn::tensor::activation::gelu;
 use burn::tensor::module::{attention, layer_norm, linear};
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -125,28 +125,36 @@ impl GptNeox {
         self.choice
     }
 
-    /// Reads further tokens, `[b, t]` row by row; the hidden states of all of them, `[b, t, e]`.
-    pub(crate) fn read(&self, tokens: &[u32], n_sequences: usize, cache: &mut Cache) -> Tensor<3> {
+    /// Reads further tokens, `[b, t]` row by row; the hidden states of the last `n_last` of them,
+    /// `[b, n_last, e]`.
+    pub(crate) fn read(
+        &self,
+        tokens: &[u32],
+        n_sequences: usize,
+        n_last: usize,
+        cache: &mut Cache,
+    ) -> Tensor<3> {
         let n_tokens = tokens.len() / n_sequences;
         let first = cache.n_tokens();
-        let ids = self.ids(tokens);
-        let embedded = self.embed_in.clone().select(0, ids); // [b · t, e]
+        let embedded = self.embed_in.clone().select(0, self.ids(tokens)); // [b · t, e]
         let mut x = embedded.reshape([n_sequences, n_tokens, self.config.hidden_size]);
         let rotation = self.rotary.rotation(first, n_tokens);
         for (number, layer) in self.layers.iter().enumerate() {
-            let attended = layer.attention(
-                layer.input_layernorm.forward(x.clone()),
-                number,
-                &self.config,
-                &rotation,
-                cache,
-            );
+            // Later tokens need the keys and values of all; after the last layer nobody needs the rest.
+            let n_queries = if number + 1 == self.layers.len() {
+                n_last
+            } else {
+                n_tokens
+            };
+            let normed = layer.input_layernorm.forward(x.clone());
+            let attended = layer.attention(normed, number, n_queries, self, &rotation, cache);
+            x = last(x, n_queries);
             x = if self.config.use_parallel_residual {
-                let fed = layer.feed_forward(layer.post_attention_layernorm.forward(x.clone()));
+                let fed = layer.feed_forward(x.clone(), self.choice);
                 x + attended + fed
             } else {
                 let x = x + attended;
-                let fed = layer.feed_forward(layer.post_attention_layernorm.forward(x.clone()));
+                let fed = layer.feed_forward(x.clone(), self.choice);
                 x + fed
             };
         }
@@ -171,46 +179,48 @@ impl GptNeox {
 }
 
 impl Layer {
-    /// `[b, t, e]` → `[b, t, e]`
+    /// Attention of the last `n_queries` tokens to all: `[b, t, e]` → `[b, n_queries, e]`
     #[expect(clippy::many_single_char_names, reason = "the letters of the shapes")]
     fn attention(
         &self,
         x: Tensor<3>,
         number: usize,
-        config: &GptNeoxConfig,
+        n_queries: usize,
+        model: &GptNeox,
         rotation: &Rotation,
         cache: &mut Cache,
     ) -> Tensor<3> {
         let [b, t, e] = x.dims();
-        let (h, d) = (config.num_attention_heads, config.head_size());
+        let (h, d) = (model.config.num_attention_heads, model.config.head_size());
         let fused = self.query_key_value.forward(x); // [b, t, 3 · e]
-        let part = |part: usize| {
-            let part = fused.clone().slice([0..b, 0..t, part * e..(part + 1) * e]);
-            part.reshape([b, t, h, d]).swap_dims(1, 2) // [b, h, t, d]
+        let part = |part: usize, first: usize| {
+            let part = fused
+                .clone()
+                .slice([0..b, first..t, part * e..(part + 1) * e]);
+            part.reshape([b, t - first, h, d]).swap_dims(1, 2) // [b, h, t − first, d]
         };
-        let query = rotation.apply(part(0));
-        let all = cache.extend(
-            number,
-            KeysAndValues {
-                keys: rotation.apply(part(1)),
-                values: part(2),
-            },
-        );
+        let query = rotation.last(n_queries).apply(part(0, t - n_queries));
+        let new = KeysAndValues {
+            keys: rotation.apply(part(1, 0)),
+            values: part(2, 0),
+        };
+        let all = cache.extend(number, new);
         // The causal mask is aligned to the last key: the queries are the last tokens.
         let options = AttentionModuleOptions {
             scale: None,
             softcap: None,
             is_causal: true,
         };
-        let attended = attention(query, all.keys, all.values, None, None, options); // [b, h, t, d]
+        let attended = attention(query, all.keys, all.values, None, None, options);
         self.dense
-            .forward(attended.swap_dims(1, 2).reshape([b, t, e]))
+            .forward(attended.swap_dims(1, 2).reshape([b, n_queries, e]))
     }
 
     /// `[b, t, e]` → `[b, t, e]`
-    fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.dense_4h_to_h
-            .forward(gelu(self.dense_h_to_4h.forward(x)))
+    fn feed_forward(&self, x: Tensor<3>, device: DeviceChoice) -> Tensor<3> {
+        let normed = self.post_attention_layernorm.forward(x);
+        let inner = gelu(self.dense_h_to_4h.forward(normed), device);
+        self.dense_4h_to_h.forward(inner)
     }
 }
 
@@ -253,6 +263,19 @@ impl Rotary {
 }
 
 impl Rotation {
+    /// For the last `n` positions only.
+    fn last(&self, n: usize) -> Self {
+        let last = |table: &Tensor<4>| {
+            let n_tokens = table.dims()[2];
+            table.clone().narrow(2, n_tokens - n, n)
+        };
+        Self {
+            n_dims: self.n_dims,
+            cos: last(&self.cos),
+            sin: last(&self.sin),
+        }
+    }
+
     /// `[b, h, t, d]` → `[b, h, t, d]`
     #[expect(clippy::many_single_char_names, reason = "the letters of the shapes")]
     fn apply(&self, x: Tensor<4>) -> Tensor<4> {
@@ -269,6 +292,16 @@ impl Rotation {
         } else {
             Tensor::cat(vec![rotated, slice(n, d)], 3)
         }
+    }
+}
+
+/// The last `n` tokens: `[b, t, e]` → `[b, n, e]`
+fn last(x: Tensor<3>, n: usize) -> Tensor<3> {
+    let n_tokens = x.dims()[1];
+    if n == n_tokens {
+        x
+    } else {
+        x.narrow(1, n_tokens - n, n)
     }
 }
 

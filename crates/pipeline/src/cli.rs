@@ -1,0 +1,98 @@
+//! The command line: types only; their doc comments are the manual.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Is a training sequence more likely to be memorized the later the model met it?
+///
+/// Without a command: runs `pipelines/mini.toml`, found from the current directory upward. Its tables are
+/// written to `out/mini`.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) options: RunOptions,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs a run file: order, probes, join.
+    Run {
+        /// The run file; `pipelines/README.md` documents its keys.
+        file: PathBuf,
+        #[command(flatten)]
+        options: RunOptions,
+    },
+    /// Checks a run file and reads every input it names, without running; reports all problems at once.
+    Check {
+        /// The run file.
+        file: PathBuf,
+    },
+    /// Shows what the model was trained on: positions, documents, tokens, text.
+    Inspect(InspectOptions),
+    /// Prints the tables' columns, types and meanings.
+    Schema {
+        /// Prints the keys of a run file instead.
+        #[arg(long)]
+        run_file: bool,
+    },
+}
+
+/// How a run differs from its file.
+#[derive(Debug, Args)]
+pub(crate) struct RunOptions {
+    /// Output folder, instead of the run file's `out`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Device, instead of the run file's `device`: `cpu` or `cuda:N`.
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// Runs one stage only, on what the earlier ones have left.
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) only: Option<Stage>,
+    /// Discards what an earlier run has left in the output folder, instead of resuming it.
+    #[arg(long)]
+    pub(crate) fresh: bool,
+}
+
+/// A stage of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stage {
+    /// When was each sequence trained on? Writes positions.
+    Plan,
+    /// What does the model continue with? Writes verdicts.
+    Probe,
+    /// Memorization against training time. Writes the tables one reads.
+    Join,
+}
+
+/// What to show.
+#[derive(Debug, Args)]
+pub(crate) struct InspectOptions {
+    #[command(subcommand)]
+    pub(crate) what: Inspected,
+    /// The run file that names the corpus; without it, `pipelines/mini.toml` from the current directory upward.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) file: Option<PathBuf>,
+    /// Corpus, by its name in the run file; needed where there are several.
+    #[arg(long, global = true)]
+    pub(crate) corpus: Option<String>,
+}
+
+/// A sequence or a batch.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Inspected {
+    /// One sequence: its position, its documents, its tokens and its text.
+    Sequence {
+        /// Ordinal in which the trainer consumed it, from 0.
+        training_index: u32,
+    },
+    /// The sequences of one optimizer step.
+    Batch {
+        /// The step, from 0; the checkpoint `stepN` has seen the batches 0 to N − 1.
+        step: u32,
+    },
+}

@@ -1,0 +1,52 @@
+//! `pipeline check`: is everything there that a run needs?
+
+use crate::config::{Overrides, Run};
+use crate::inputs::{self, Depth};
+use anyhow::Result;
+use indicatif::{HumanBytes, HumanCount};
+use std::io::Write;
+use std::path::Path;
+
+/// Checks the run file at `file` and reads all its inputs.
+///
+/// # Errors
+///
+/// All that is wrong.
+pub(crate) fn check(file: &Path) -> Result<()> {
+    let run = Run::load(file, &Overrides::default())?;
+    let inputs = inputs::open(&run, Depth::Everything)?;
+    let mut out = std::io::stdout().lock();
+    for (corpus, order) in &inputs.orders {
+        let (n_sequences, n_items) = (
+            HumanCount(order.n_sequences()),
+            HumanCount(order.dataset().n_items()),
+        );
+        let epochs = order.epochs();
+        writeln!(
+            out,
+            "corpus {corpus}: {n_sequences} sequences in {} steps, {epochs:.2} epochs of {n_items} documents",
+            order.n_steps()
+        )?;
+    }
+    for model in &run.models {
+        let checkpoints: Vec<String> = model
+            .checkpoints
+            .iter()
+            .map(|checkpoint| checkpoint.steps.to_string())
+            .collect();
+        writeln!(
+            out,
+            "model {}: checkpoints {}",
+            model.name,
+            checkpoints.join(", ")
+        )?;
+    }
+    let n_bytes = inputs.files().map(|file| file.bytes).sum();
+    writeln!(
+        out,
+        "{} input files, {}: nothing wrong",
+        inputs.files().count(),
+        HumanBytes(n_bytes)
+    )?;
+    Ok(())
+}

@@ -1,0 +1,403 @@
+//! From a run file to a `Run`: everything the stages read, typed and checked, paths absolute.
+
+mod keys;
+mod run_file;
+
+pub(crate) use keys::KEYS;
+
+use crate::judges::JudgeChoice;
+use gpt_neox::{DeviceChoice, Precision};
+use run_file::{CorpusTable, ModelTable, ProbeTable, RunFile, TimeTable};
+use serde::{Serialize, Serializer};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A run as the stages see it: nothing later reads the run file or a flag again.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Run {
+    pub(crate) suite: String,
+    /// Output folder.
+    pub(crate) out: PathBuf,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) device: DeviceChoice,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) precision: Precision,
+    pub(crate) probe: Probe,
+    /// Number of bins over the steps of a run, for `memorization_by_time`.
+    pub(crate) bins: u32,
+    pub(crate) corpora: Vec<Corpus>,
+    pub(crate) models: Vec<Model>,
+}
+
+/// How probes are cut and judged.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Probe {
+    /// Prompt tokens.
+    pub(crate) k: u16,
+    /// Continuation tokens.
+    pub(crate) l: u16,
+    /// Tokens of the sequence before the prompt.
+    pub(crate) offset: u16,
+    pub(crate) judge: JudgeChoice,
+    /// Probes in one verdict part.
+    pub(crate) part_size: u32,
+}
+
+/// A tokenized corpus and the order in which its models were trained on it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Corpus {
+    pub(crate) name: String,
+    /// Path of the `.idx` and `.bin` without these endings.
+    pub(crate) data: PathBuf,
+    /// A `tokenizer.json`, for `inspect`.
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// Context length in tokens; a sequence holds one more.
+    pub(crate) sequence_length: u32,
+    /// Sequences per optimizer step.
+    pub(crate) batch_size: u32,
+    /// Optimizer steps of the whole training run.
+    pub(crate) steps: u32,
+    /// The data loader's seed.
+    pub(crate) seed: u32,
+}
+
+/// A model and its checkpoints.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Model {
+    pub(crate) name: String,
+    /// The corpus it was trained on and is probed with.
+    pub(crate) corpus: String,
+    pub(crate) checkpoints: Vec<CheckpointFolder>,
+}
+
+/// The weights after so many optimizer steps.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct CheckpointFolder {
+    pub(crate) steps: u32,
+    pub(crate) folder: PathBuf,
+}
+
+/// What the command line puts in the place of the run file's values.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overrides {
+    pub(crate) out: Option<PathBuf>,
+    pub(crate) device: Option<String>,
+}
+
+/// Why a run file cannot be run: all of it, not only the first.
+#[derive(Debug, thiserror::Error)]
+pub(crate) struct ConfigError {
+    pub(crate) file: PathBuf,
+    pub(crate) problems: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.problems.as_slice() {
+            [only] => write!(f, "the run file `{}`: {only}", self.file.display()),
+            several => {
+                write!(
+                    f,
+                    "the run file `{}` has {} problems:",
+                    self.file.display(),
+                    several.len()
+                )?;
+                several
+                    .iter()
+                    .try_for_each(|problem| write!(f, "\n  - {problem}"))
+            }
+        }
+    }
+}
+
+impl Run {
+    /// Reads and checks the run file at `path`; paths in it are relative to its folder.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with the file itself; inputs it names are not opened here.
+    pub(crate) fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let failed = |problems| ConfigError {
+            file: path.to_owned(),
+            problems,
+        };
+        let text = fs::read_to_string(path)
+            .map_err(|error| failed(vec![format!("it cannot be read: {error}")]))?;
+        let raw = run_file::parse(&text).map_err(failed)?;
+        let file = std::path::absolute(path)
+            .map_err(|error| failed(vec![format!("its folder has no absolute path: {error}")]))?;
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        check(raw, folder, overrides).map_err(failed)
+    }
+
+    /// The corpus of that name.
+    pub(crate) fn corpus(&self, name: &str) -> Option<&Corpus> {
+        self.corpora.iter().find(|corpus| corpus.name == name)
+    }
+
+    /// The models probed with the corpus of that name.
+    pub(crate) fn models_of<'a>(&'a self, corpus: &'a str) -> impl Iterator<Item = &'a Model> {
+        self.models
+            .iter()
+            .filter(move |model| model.corpus == corpus)
+    }
+}
+
+/// Collects the problems of a run file while its values are checked.
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, place: &str, problem: impl fmt::Display) {
+        self.0.push(format!("{place}: {problem}"));
+    }
+
+    /// A value that must lie in `range`; the range's end where it does not.
+    fn within<T: Copy + PartialOrd + fmt::Display>(
+        &mut self,
+        place: &str,
+        value: T,
+        lo: T,
+        hi: T,
+    ) -> T {
+        if value < lo || hi < value {
+            self.add(place, format_args!("{value} is not in {lo} … {hi}"));
+            return lo;
+        }
+        value
+    }
+
+    /// A name that becomes part of a path and of a column.
+    fn name(&mut self, place: &str, name: &str, taken: &mut BTreeSet<String>) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
+            self.add(
+                place,
+                format_args!("`{name}` is no name: use letters, digits, `-`, `_` and `.`"),
+            );
+        }
+        if !taken.insert(name.to_owned()) {
+            self.add(place, format_args!("the name `{name}` is given twice"));
+        }
+    }
+}
+
+fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<String>> {
+    let RunFile {
+        suite,
+        out,
+        device,
+        precision,
+        probe,
+        memorization_by_time,
+        corpus,
+        model,
+    } = raw;
+    let ProbeTable {
+        k,
+        l,
+        offset,
+        judge,
+        part_size,
+    } = probe;
+    let TimeTable { bins } = memorization_by_time;
+    let mut problems = Problems(Vec::new());
+    problems.name("suite", &suite, &mut BTreeSet::new());
+
+    // A device given on the command line is judged by the same rules as one in the file.
+    let device = overrides.device.as_ref().unwrap_or(&device);
+    let device = device
+        .parse::<DeviceChoice>()
+        .map_err(|error| problems.add("device", error))
+        .ok();
+    let precision = precision
+        .parse::<Precision>()
+        .map_err(|error| problems.add("precision", error))
+        .ok();
+
+    let probe = Probe {
+        k: problems.within("probe.k", k, 1, u16::MAX),
+        l: problems.within("probe.l", l, 1, u16::MAX),
+        offset,
+        judge,
+        part_size: problems.within("probe.part-size", part_size, 1, 1 << 20),
+    };
+    let bins = problems.within("memorization-by-time.bins", bins, 1, 1 << 20);
+
+    let mut names = BTreeSet::new();
+    let corpora: Vec<Corpus> = corpus
+        .into_iter()
+        .map(|table| check_corpus(table, folder, &probe, &mut names, &mut problems))
+        .collect();
+    if corpora.is_empty() {
+        problems.add("corpus", "there is none: add a `[[corpus]]`");
+    }
+    let mut names = BTreeSet::new();
+    let models: Vec<Model> = model
+        .into_iter()
+        .map(|table| check_model(table, folder, &corpora, &mut names, &mut problems))
+        .collect();
+    if models.is_empty() {
+        problems.add("model", "there is none: add a `[[model]]`");
+    }
+
+    match (device, precision) {
+        (Some(device), Some(precision)) if problems.0.is_empty() => Ok(Run {
+            suite,
+            out: absolute(
+                &overrides
+                    .out
+                    .as_ref()
+                    .map_or_else(|| folder.join(out), Clone::clone),
+            ),
+            device,
+            precision,
+            probe,
+            bins,
+            corpora,
+            models,
+        }),
+        _ => Err(problems.0),
+    }
+}
+
+fn check_corpus(
+    table: CorpusTable,
+    folder: &Path,
+    probe: &Probe,
+    names: &mut BTreeSet<String>,
+    problems: &mut Problems,
+) -> Corpus {
+    let CorpusTable {
+        name,
+        data,
+        tokenizer,
+        sequence_length,
+        batch_size,
+        steps,
+        seed,
+    } = table;
+    let place = |key: &str| format!("corpus `{name}`: {key}");
+    problems.name("corpus: name", &name, names);
+    problems.within(&place("sequence-length"), sequence_length, 1, 1 << 20);
+    problems.within(&place("batch-size"), batch_size, 1, 1 << 20);
+    problems.within(&place("steps"), steps, 1, i32::MAX.unsigned_abs());
+    if u64::from(batch_size) * u64::from(steps) > u64::from(u32::MAX) {
+        problems.add(
+            &place("steps"),
+            format_args!(
+                "{steps} steps of {batch_size} are more than {} sequences",
+                u32::MAX
+            ),
+        );
+    }
+    let needed = u32::from(probe.offset) + u32::from(probe.k) + u32::from(probe.l);
+    if u64::from(needed) > u64::from(sequence_length) + 1 {
+        problems.add(
+            &place("sequence-length"),
+            format_args!(
+                "a probe takes offset + k + l = {needed} tokens, a sequence has {}",
+                u64::from(sequence_length) + 1
+            ),
+        );
+    }
+    Corpus {
+        data: absolute(&folder.join(data)),
+        tokenizer: tokenizer.map(|path| absolute(&folder.join(path))),
+        name,
+        sequence_length,
+        batch_size,
+        steps,
+        seed,
+    }
+}
+
+fn check_model(
+    table: ModelTable,
+    folder: &Path,
+    corpora: &[Corpus],
+    names: &mut BTreeSet<String>,
+    problems: &mut Problems,
+) -> Model {
+    const STEP: &str = "{checkpoint}";
+    let ModelTable {
+        name,
+        corpus,
+        folder: template,
+        checkpoints,
+    } = table;
+    let place = |key: &str| format!("model `{name}`: {key}");
+    problems.name("model: name", &name, names);
+    let trained_on = corpora.iter().find(|candidate| candidate.name == corpus);
+    if trained_on.is_none() {
+        let known: Vec<&str> = corpora.iter().map(|corpus| corpus.name.as_str()).collect();
+        problems.add(
+            &place("corpus"),
+            format_args!("`{corpus}` is none of the corpora: {}", known.join(", ")),
+        );
+    }
+    if !template.contains(STEP) && checkpoints.len() > 1 {
+        problems.add(
+            &place("folder"),
+            format_args!(
+                "`{template}` names one folder for {} checkpoints: put `{STEP}` in it",
+                checkpoints.len()
+            ),
+        );
+    }
+    if checkpoints.is_empty() {
+        problems.add(&place("checkpoints"), "there is none");
+    }
+    let mut seen = BTreeSet::new();
+    for &steps in &checkpoints {
+        if !seen.insert(steps) {
+            problems.add(
+                &place("checkpoints"),
+                format_args!("{steps} is given twice"),
+            );
+        }
+        if let Some(corpus) = trained_on
+            && steps > corpus.steps
+        {
+            problems.add(
+                &place("checkpoints"),
+                format_args!(
+                    "{steps} lies after the last step of `{}`, {}",
+                    corpus.name, corpus.steps
+                ),
+            );
+        }
+    }
+    // Ascending, so that tables and bars come in the order of training.
+    let checkpoints = seen.into_iter().map(|steps| CheckpointFolder {
+        steps,
+        folder: absolute(&folder.join(template.replace(STEP, &steps.to_string()))),
+    });
+    Model {
+        checkpoints: checkpoints.collect(),
+        name,
+        corpus,
+    }
+}
+
+/// The path from the root, with `.` and `..` resolved by name alone, so that messages are short.
+fn absolute(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.components()
+        .fold(PathBuf::new(), |mut resolved, component| {
+            match component {
+                Component::ParentDir => {
+                    resolved.pop();
+                }
+                Component::CurDir => {}
+                other => resolved.push(other),
+            }
+            resolved
+        })
+}
+
+fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}

@@ -1,0 +1,148 @@
+//! The run file as it is written: TOML, kebab-case keys, unknown ones refused with a suggestion.
+
+use super::keys::KEYS;
+use crate::judges::JudgeChoice;
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct RunFile {
+    pub(super) suite: String,
+    pub(super) out: String,
+    pub(super) device: String,
+    pub(super) precision: String,
+    pub(super) probe: ProbeTable,
+    pub(super) memorization_by_time: TimeTable,
+    #[serde(default)]
+    pub(super) corpus: Vec<CorpusTable>,
+    #[serde(default)]
+    pub(super) model: Vec<ModelTable>,
+}
+
+/// `[probe]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct ProbeTable {
+    pub(super) k: u16,
+    pub(super) l: u16,
+    pub(super) offset: u16,
+    pub(super) judge: JudgeChoice,
+    pub(super) part_size: u32,
+}
+
+/// `[memorization-by-time]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct TimeTable {
+    pub(super) bins: u32,
+}
+
+/// `[[corpus]]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct CorpusTable {
+    pub(super) name: String,
+    pub(super) data: String,
+    pub(super) tokenizer: Option<String>,
+    pub(super) sequence_length: u32,
+    pub(super) batch_size: u32,
+    pub(super) steps: u32,
+    pub(super) seed: u32,
+}
+
+/// `[[model]]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct ModelTable {
+    pub(super) name: String,
+    pub(super) corpus: String,
+    pub(super) folder: String,
+    pub(super) checkpoints: Vec<u32>,
+}
+
+/// Reads the text of a run file.
+///
+/// # Errors
+///
+/// All unknown keys, each with its line and the nearest known key; or else the first value that is
+/// missing or of the wrong type, as the TOML reader shows it.
+pub(super) fn parse(text: &str) -> Result<RunFile, Vec<String>> {
+    let table = DeTable::parse(text).map_err(|error| vec![format!("it is no TOML\n{error}")])?;
+    let mut unknown = Vec::new();
+    find_unknown(table.get_ref(), "", text, &mut unknown);
+    if !unknown.is_empty() {
+        return Err(unknown);
+    }
+    toml::from_str(text).map_err(|error| {
+        vec![
+            format!("a value does not fit\n{error}")
+                .trim_end()
+                .to_owned(),
+        ]
+    })
+}
+
+/// Adds a problem for each key below `parent` that no entry of [`KEYS`] documents.
+fn find_unknown(table: &DeTable<'_>, parent: &str, text: &str, problems: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = join(parent, key.get_ref());
+        if KEYS.iter().any(|known| known.path == path) {
+            continue;
+        }
+        let children = format!("{path}.");
+        if !KEYS.iter().any(|known| known.path.starts_with(&children)) {
+            problems.push(unknown_key(key, parent, text));
+            continue;
+        }
+        match value.get_ref() {
+            DeValue::Table(inner) => find_unknown(inner, &path, text, problems),
+            DeValue::Array(items) => {
+                for item in items {
+                    if let DeValue::Table(inner) = item.get_ref() {
+                        find_unknown(inner, &path, text, problems);
+                    }
+                }
+            }
+            // A plain value where a table belongs: the typed reader says so.
+            _ => {}
+        }
+    }
+}
+
+fn unknown_key(key: &Spanned<std::borrow::Cow<'_, str>>, parent: &str, text: &str) -> String {
+    let before = text.get(..key.span().start).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let prefix = join(parent, "");
+    let siblings = KEYS
+        .iter()
+        .filter_map(|known| known.path.strip_prefix(prefix.as_str()));
+    let siblings: std::collections::BTreeSet<&str> =
+        siblings.filter_map(|rest| rest.split('.').next()).collect();
+    let nearest = siblings
+        .iter()
+        .map(|sibling| (strsim::jaro_winkler(sibling, key.get_ref()), *sibling))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(similarity, _)| *similarity > 0.7);
+    let cure = match nearest {
+        Some((_, sibling)) => format!("did you mean `{sibling}`?"),
+        None => format!(
+            "known here: {}",
+            siblings.into_iter().collect::<Vec<_>>().join(", ")
+        ),
+    };
+    format!(
+        "line {line}: unknown key `{}`; {cure}",
+        join(parent, key.get_ref())
+    )
+}
+
+fn join(parent: &str, key: &str) -> String {
+    if parent.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{parent}.{key}")
+    }
+}

@@ -1,0 +1,81 @@
+//! What a user sees of a failure, and the exit code that scripts see.
+
+use crate::config::ConfigError;
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Something is wrong with the command line or the run file.
+const USAGE: u8 = 2;
+/// Anything else went wrong.
+const FAILED: u8 = 1;
+
+/// An error of ours whose cure is known.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Curable {
+    message: String,
+    hint: String,
+    exit_code: u8,
+}
+
+/// An error about how the program was called.
+pub(crate) fn usage(message: impl Display, hint: impl Display) -> anyhow::Error {
+    curable(message, hint, USAGE)
+}
+
+/// An error about the world the program met.
+pub(crate) fn failed(message: impl Display, hint: impl Display) -> anyhow::Error {
+    curable(message, hint, FAILED)
+}
+
+fn curable(message: impl Display, hint: impl Display, exit_code: u8) -> anyhow::Error {
+    Curable {
+        message: message.to_string(),
+        hint: hint.to_string(),
+        exit_code,
+    }
+    .into()
+}
+
+/// The cure of an error, where some link of its chain knows one.
+pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|link| {
+        None.or_else(|| Some(link.downcast_ref::<Curable>()?.hint.clone()))
+            .or_else(|| link.downcast_ref::<training_order::OpenError>()?.hint())
+            .or_else(|| link.downcast_ref::<training_order::ReadError>()?.hint())
+            .or_else(|| link.downcast_ref::<training_order::OrderError>()?.hint())
+            .or_else(|| link.downcast_ref::<gpt_neox::LoadError>()?.hint())
+            .or_else(|| link.downcast_ref::<gpt_neox::JudgeError>()?.hint())
+            .or_else(|| link.downcast_ref::<gpt_neox::DeviceError>()?.hint())
+    })
+}
+
+/// Writes the error and its cure to stderr and gives the exit code.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    let broken_pipe = error
+        .chain()
+        .filter_map(|link| link.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+    if broken_pipe {
+        // Whoever read our output has read enough.
+        return ExitCode::SUCCESS;
+    }
+    let mut stderr = std::io::stderr().lock();
+    // Nothing is left to tell a user whose stderr is gone.
+    let _ = writeln!(stderr, "error: {error:#}");
+    if let Some(hint) = hint(error) {
+        let _ = writeln!(stderr, "\nhint: {hint}");
+    }
+    ExitCode::from(exit_code(error))
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let of_link = |link: &(dyn std::error::Error + 'static)| {
+        if link.downcast_ref::<ConfigError>().is_some() {
+            return Some(USAGE);
+        }
+        Some(link.downcast_ref::<Curable>()?.exit_code)
+    };
+    error.chain().find_map(of_link).unwrap_or(FAILED)
+}

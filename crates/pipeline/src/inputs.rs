@@ -1,0 +1,230 @@
+//! The files a run reads: opened, checked and fingerprinted before any work.
+
+use crate::config::{CheckpointFolder, Corpus, Run};
+use crate::corpora;
+use crate::failure;
+use crate::fingerprint::FileFingerprint;
+use crate::judges::JudgeChoice;
+use anyhow::{Context, Result, anyhow};
+use gpt_neox::{GptNeox, GptNeoxConfig};
+use rayon::prelude::*;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use training_order::TrainingOrder;
+
+/// What the stages need of the inputs, opened once.
+pub(crate) struct Inputs {
+    /// By the corpus' name.
+    pub(crate) orders: BTreeMap<String, TrainingOrder>,
+    /// By the corpus' name: its `.idx` and `.bin`.
+    pub(crate) corpus_files: BTreeMap<String, Vec<FileFingerprint>>,
+    /// By model and checkpoint: configuration and weights.
+    pub(crate) checkpoint_files: BTreeMap<(String, u32), Vec<FileFingerprint>>,
+}
+
+/// How far [`open`] looks into the inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Headers, lengths and tensor tables: what a run does first.
+    Headers,
+    /// Every size, pointer and token id besides.
+    Everything,
+}
+
+/// All that is wrong with the inputs, not only the first.
+#[derive(Debug, thiserror::Error)]
+#[error("{} of the inputs cannot be used:\n  - {}", .0.len(), .0.join("\n  - "))]
+pub(crate) struct InputProblems(Vec<String>);
+
+impl Inputs {
+    /// Every file with its fingerprint, for the record.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &FileFingerprint> {
+        self.corpus_files
+            .values()
+            .chain(self.checkpoint_files.values())
+            .flatten()
+    }
+}
+
+/// Opens and checks every input of `run`.
+///
+/// # Errors
+///
+/// The one problem there is, or [`InputProblems`] with all of them.
+pub(crate) fn open(run: &Run, depth: Depth) -> Result<Inputs> {
+    let mut problems: Vec<anyhow::Error> = Vec::new();
+    if run.probe.judge == JudgeChoice::GptNeox
+        && let Err(error) = run.device.check(run.precision)
+    {
+        problems.push(anyhow!(error).context(format!("the device `{}`", run.device)));
+    }
+    let mut orders = BTreeMap::new();
+    let mut n_token_ids = BTreeMap::new();
+    for corpus in &run.corpora {
+        match open_corpus(corpus, depth) {
+            Ok((order, largest)) => {
+                n_token_ids.insert(corpus.name.clone(), largest);
+                orders.insert(corpus.name.clone(), order);
+            }
+            Err(error) => problems.push(error),
+        }
+    }
+    if run.probe.judge == JudgeChoice::GptNeox {
+        for model in &run.models {
+            let largest = n_token_ids.get(&model.corpus).copied().flatten();
+            for checkpoint in &model.checkpoints {
+                if let Err(error) = check_checkpoint(run, checkpoint, largest) {
+                    problems.push(error.context(format!(
+                        "the model `{}` at checkpoint {}",
+                        model.name, checkpoint.steps
+                    )));
+                }
+            }
+        }
+    }
+    if !problems.is_empty() {
+        return Err(all(problems));
+    }
+    fingerprints(run, orders)
+}
+
+/// The corpus' order and, when everything was read, its largest token id.
+fn open_corpus(corpus: &Corpus, depth: Depth) -> Result<(TrainingOrder, Option<u32>)> {
+    let order = corpora::open(corpus)?;
+    let mut largest = None;
+    if depth == Depth::Everything {
+        let checked = order.dataset().check();
+        largest = checked.with_context(|| format!("reading the whole corpus `{}`", corpus.name))?;
+        if let Some(path) = &corpus.tokenizer {
+            crate::text::load(path)?;
+        }
+    }
+    Ok((order, largest))
+}
+
+fn check_checkpoint(
+    run: &Run,
+    checkpoint: &CheckpointFolder,
+    largest_token: Option<u32>,
+) -> Result<()> {
+    let config: GptNeoxConfig = GptNeox::check(&checkpoint.folder)?;
+    let needed = usize::from(run.probe.k) + usize::from(run.probe.l);
+    if needed > config.max_position_embeddings {
+        return Err(failure::failed(
+            format_args!(
+                "k + l = {needed} tokens are more than its {} positions",
+                config.max_position_embeddings
+            ),
+            "lower `probe.k` or `probe.l` in the run file",
+        ));
+    }
+    if let Some(largest) = largest_token
+        && largest as usize >= config.vocab_size
+    {
+        return Err(failure::failed(
+            format_args!(
+                "the corpus holds the token id {largest}, its vocabulary ends at {}",
+                config.vocab_size
+            ),
+            "the corpus was made with another tokenizer: name the model's own corpus in the run file",
+        ));
+    }
+    Ok(())
+}
+
+fn fingerprints(run: &Run, orders: BTreeMap<String, TrainingOrder>) -> Result<Inputs> {
+    let mut corpus_files = BTreeMap::new();
+    for corpus in &run.corpora {
+        let paths = ["idx", "bin"].map(|ending| with_ending(&corpus.data, ending));
+        corpus_files.insert(corpus.name.clone(), all_of(&paths)?);
+    }
+    let mut checkpoint_files = BTreeMap::new();
+    if run.probe.judge == JudgeChoice::GptNeox {
+        for model in &run.models {
+            for checkpoint in &model.checkpoints {
+                let files = all_of(&weight_files(&checkpoint.folder)?)?;
+                checkpoint_files.insert((model.name.clone(), checkpoint.steps), files);
+            }
+        }
+    }
+    Ok(Inputs {
+        orders,
+        corpus_files,
+        checkpoint_files,
+    })
+}
+
+fn all_of(paths: &[PathBuf]) -> Result<Vec<FileFingerprint>> {
+    paths
+        .par_iter()
+        .map(|path| FileFingerprint::of(path))
+        .collect()
+}
+
+/// The files of a checkpoint folder that decide its answers, by name.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let listed = || -> std::io::Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+        entries.collect()
+    };
+    let mut files = listed().with_context(|| format!("listing `{}`", folder.display()))?;
+    files.retain(|path| {
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        name == "config.json"
+            || name.ends_with(".safetensors")
+            || name.ends_with(".safetensors.index.json")
+    });
+    files.sort();
+    Ok(files)
+}
+
+/// `document` → `document.idx`, also where the name holds a dot of its own.
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// One error that says them all; a lone one keeps its type, and with it its hint.
+fn all(mut problems: Vec<anyhow::Error>) -> anyhow::Error {
+    if problems.len() == 1 {
+        return problems.remove(0);
+    }
+    let lines = problems.iter().map(|problem| match failure::hint(problem) {
+        Some(hint) => format!("{problem:#} ({hint})"),
+        None => format!("{problem:#}"),
+    });
+    InputProblems(lines.collect()).into()
+}
+
+/// What a fingerprint of values takes of a file: its content under its name, wherever it lies.
+#[derive(Serialize)]
+pub(crate) struct Content<'a> {
+    name: String,
+    bytes: u64,
+    sha256: &'a str,
+}
+
+/// The contents of `files`, without the folders they lie in.
+pub(crate) fn contents(files: &[FileFingerprint]) -> Vec<Content<'_>> {
+    let content = |file: &'_ FileFingerprint| {
+        file.path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    };
+    files
+        .iter()
+        .map(|file| Content {
+            name: content(file),
+            bytes: file.bytes,
+            sha256: &file.sha256,
+        })
+        .collect()
+}

@@ -1,0 +1,28 @@
+//! Memorization against training time, for models trained by GPT-NeoX: from a tokenized corpus and
+//! checkpoints to parquet tables.
+
+mod cli;
+mod commands;
+mod config;
+mod corpora;
+mod failure;
+mod fingerprint;
+mod inputs;
+mod judges;
+mod manifest;
+mod progress;
+mod stages;
+mod statistics;
+mod tables;
+mod text;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match commands::execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}

@@ -1,0 +1,150 @@
+//! `run.json`: everything the tables depend on, and how the run went.
+
+use crate::config::Run;
+use crate::fingerprint::FileFingerprint;
+use crate::inputs::Inputs;
+use crate::tables::write_atomically;
+use anyhow::Result;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// The file's name in the output folder.
+pub(crate) const FILE: &str = "run.json";
+
+/// The libraries whose version can change a number.
+const LIBRARIES: [&str; 6] = [
+    "burn",
+    "gemm",
+    "parquet",
+    "polars",
+    "safetensors",
+    "tokenizers",
+];
+
+/// The content of `run.json`.
+#[derive(Serialize)]
+pub(crate) struct Manifest<'a> {
+    status: Status,
+    program: Program,
+    /// The run file as resolved: every key, absolute paths, overrides applied.
+    run_file: PathBuf,
+    run: &'a Run,
+    inputs: Vec<&'a FileFingerprint>,
+    device: String,
+    precision: String,
+    /// Rows of each table.
+    rows: BTreeMap<&'static str, u64>,
+    /// Verdicts that an earlier run of the same folder had left.
+    verdicts_resumed: u64,
+    /// Wall time of each stage that ran, in seconds.
+    seconds: BTreeMap<&'static str, f64>,
+}
+
+/// How far a run got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Status {
+    /// It is running, or it was ended before it finished.
+    Unfinished,
+    Finished,
+}
+
+/// What was run.
+#[derive(Serialize)]
+struct Program {
+    version: &'static str,
+    /// `unknown` when built outside a git checkout; `-dirty` is added where the checkout had changes.
+    git_commit: &'static str,
+    burn_features: Vec<&'static str>,
+    libraries: BTreeMap<String, String>,
+}
+
+impl<'a> Manifest<'a> {
+    /// The manifest of a run that begins.
+    pub(crate) fn new(run_file: PathBuf, run: &'a Run, inputs: &'a Inputs) -> Self {
+        Self {
+            status: Status::Unfinished,
+            program: Program {
+                version: env!("CARGO_PKG_VERSION"),
+                git_commit: env!("PIPELINE_GIT_COMMIT"),
+                burn_features: gpt_neox::device::burn_features(),
+                libraries: library_versions(),
+            },
+            run_file,
+            run,
+            inputs: inputs.files().collect(),
+            device: run.device.to_string(),
+            precision: run.precision.to_string(),
+            rows: BTreeMap::new(),
+            verdicts_resumed: 0,
+            seconds: BTreeMap::new(),
+        }
+    }
+
+    /// Notes the rows of a table.
+    pub(crate) fn rows(&mut self, table: &'static str, n: u64) {
+        self.rows.insert(table, n);
+    }
+
+    /// Notes how many verdicts were there before.
+    pub(crate) fn resumed(&mut self, n: u64) {
+        self.verdicts_resumed = n;
+    }
+
+    /// Notes the wall time of a stage.
+    pub(crate) fn seconds(&mut self, stage: &'static str, seconds: f64) {
+        self.seconds.insert(stage, seconds);
+    }
+
+    /// Notes that every stage asked for is done.
+    pub(crate) fn finish(&mut self) {
+        self.status = Status::Finished;
+    }
+
+    /// Writes `run.json` to the output folder.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written.
+    pub(crate) fn write(&self) -> Result<()> {
+        write_atomically(&self.run.out.join(FILE), |file| {
+            serde_json::to_writer_pretty(&mut *file, self)?;
+            Ok(writeln!(file)?)
+        })
+    }
+}
+
+/// The versions in the lock file this program was built with.
+fn library_versions() -> BTreeMap<String, String> {
+    const LOCK: &str = include_str!("../../../Cargo.lock");
+    let mut versions = BTreeMap::new();
+    let mut lines = LOCK.lines();
+    while let Some(line) = lines.next() {
+        let Some(name) = quoted(line, "name = ") else {
+            continue;
+        };
+        if let (true, Some(version)) = (
+            LIBRARIES.contains(&name),
+            lines.next().and_then(|line| quoted(line, "version = ")),
+        ) {
+            versions.insert(name.to_owned(), version.to_owned());
+        }
+    }
+    versions
+}
+
+fn quoted<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    line.strip_prefix(key)?.strip_prefix('"')?.strip_suffix('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_library_has_a_version() {
+        assert_eq!(library_versions().len(), LIBRARIES.len());
+    }
+}

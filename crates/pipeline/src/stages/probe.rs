@@ -1,0 +1,174 @@
+//! `probe`: what does the model continue with? Writes `verdicts`, part by part.
+
+use super::footer;
+use super::units::{self, State, Unit};
+use crate::config::{CheckpointFolder, Corpus, Model, Run};
+use crate::inputs::Inputs;
+use crate::judges;
+use crate::progress::Progress;
+use crate::tables::{BatchWriter, VERDICTS, write_atomically};
+use anyhow::{Context, Result, anyhow};
+use arrow_array::{ArrayRef, BooleanArray, StringArray, UInt16Array, UInt32Array};
+use gpt_neox::{Judge, Probes, Verdict};
+use std::sync::Arc;
+use training_order::{TrainingIndex, TrainingOrder};
+
+/// What the stage did.
+pub(crate) struct Probed {
+    /// Verdicts that are there now.
+    pub(crate) n_verdicts: u64,
+    /// Those among them that an earlier run had left.
+    pub(crate) n_resumed: u64,
+}
+
+/// The units of one model at one checkpoint that are still to do.
+struct Task<'a> {
+    corpus: &'a Corpus,
+    model: &'a Model,
+    checkpoint: &'a CheckpointFolder,
+    units: Vec<Unit>,
+}
+
+/// Writes every part that is not there yet.
+///
+/// # Errors
+///
+/// When a part of another run lies in the way, an input cannot be read, the judge fails, or a part cannot
+/// be written. Parts finished before stay.
+pub(crate) fn probe(run: &Run, inputs: &Inputs) -> Result<Probed> {
+    let (tasks, n_resumed) = open_tasks(run, inputs)?;
+    let n_missing: usize = tasks
+        .iter()
+        .flat_map(|task| &task.units)
+        .map(|unit| unit.training_indices.len())
+        .sum();
+    let n_verdicts = n_missing as u64 + n_resumed;
+    let mut progress = Progress::begin("probe", n_verdicts);
+    progress.skip(n_resumed);
+    for task in tasks.iter().filter(|task| !task.units.is_empty()) {
+        let place = format!("{} step{}", task.model.name, task.checkpoint.steps);
+        progress.working_on(place.clone());
+        let order = inputs
+            .orders
+            .get(&task.corpus.name)
+            .context("the corpus was opened")?;
+        let mut judge = judges::load(run, task.checkpoint)?;
+        for unit in &task.units {
+            let verdicts =
+                judge_unit(run, order, judge.as_mut(), unit, &progress).with_context(|| {
+                    format!(
+                        "probing `{}` at checkpoint {}",
+                        task.model.name, task.checkpoint.steps
+                    )
+                })?;
+            write_part(run, task.corpus, unit, &verdicts)?;
+            let part = unit
+                .path
+                .file_stem()
+                .map(|stem| stem.to_string_lossy())
+                .unwrap_or_default();
+            progress.finished(&format!("{place} {part}"));
+        }
+    }
+    progress.end();
+    Ok(Probed {
+        n_verdicts,
+        n_resumed,
+    })
+}
+
+/// The work left, and the number of verdicts that are there already. Every part is looked at before any
+/// work begins, so that one of another run is refused in the first second.
+fn open_tasks<'a>(run: &'a Run, inputs: &Inputs) -> Result<(Vec<Task<'a>>, u64)> {
+    let mut tasks = Vec::new();
+    let mut n_resumed = 0;
+    for corpus in &run.corpora {
+        let planned = units::planned(run, &corpus.name)?;
+        for model in run.models_of(&corpus.name) {
+            for checkpoint in &model.checkpoints {
+                let mut missing = Vec::new();
+                for unit in units::cut(run, inputs, corpus, model, checkpoint, &planned)? {
+                    match unit.state()? {
+                        State::Finished => n_resumed += unit.training_indices.len() as u64,
+                        State::Missing => missing.push(unit),
+                    }
+                }
+                tasks.push(Task {
+                    corpus,
+                    model,
+                    checkpoint,
+                    units: missing,
+                });
+            }
+        }
+    }
+    Ok((tasks, n_resumed))
+}
+
+fn judge_unit(
+    run: &Run,
+    order: &TrainingOrder,
+    judge: &mut dyn Judge,
+    unit: &Unit,
+    progress: &Progress,
+) -> Result<Vec<Verdict>> {
+    let (k, l, offset) = (run.probe.k, run.probe.l, u32::from(run.probe.offset));
+    let end = offset + u32::from(k) + u32::from(l);
+    let mut verdicts = Vec::with_capacity(unit.training_indices.len());
+    let mut tokens = Vec::new();
+    for chunk in unit.training_indices.chunks(judge.n_at_once()) {
+        tokens.clear();
+        for &index in chunk {
+            order.read_tokens(
+                TrainingIndex::new(u64::from(index)),
+                offset..end,
+                &mut tokens,
+            )?;
+        }
+        let probes = Probes::new(&tokens, usize::from(k), usize::from(l))?;
+        let (first, last) = (
+            chunk.first().copied().unwrap_or(0),
+            chunk.last().copied().unwrap_or(0),
+        );
+        let judged = judge
+            .judge(&probes)
+            .with_context(|| format!("the probes of the training indices {first} to {last}"))?;
+        if judged.len() != chunk.len() {
+            return Err(anyhow!(
+                "the judge gave {} verdicts on {} probes",
+                judged.len(),
+                chunk.len()
+            ));
+        }
+        verdicts.extend(judged);
+        progress.advance(chunk.len() as u64);
+    }
+    Ok(verdicts)
+}
+
+fn write_part(run: &Run, corpus: &Corpus, unit: &Unit, verdicts: &[Verdict]) -> Result<()> {
+    let l = usize::from(run.probe.l);
+    let mut footer = footer(run);
+    footer
+        .0
+        .insert("fingerprint".to_owned(), unit.fingerprint.clone());
+    let n_prefix_matched = verdicts.iter().map(|verdict| verdict.n_prefix_matched);
+    let memorized: Vec<bool> = verdicts
+        .iter()
+        .map(|verdict| verdict.memorized(l))
+        .collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(
+            verdicts.iter().map(|_| &corpus.name),
+        )),
+        Arc::new(UInt32Array::from(unit.training_indices.clone())),
+        Arc::new(UInt16Array::from_iter_values(n_prefix_matched)),
+        Arc::new(BooleanArray::from(memorized)),
+    ];
+    write_atomically(&unit.path, |file| {
+        let mut writer = BatchWriter::new(file, &VERDICTS, &footer)?;
+        writer.write(columns)?;
+        writer.finish()?;
+        Ok(())
+    })
+}

@@ -1,0 +1,14 @@
+//! The real executable, end to end, and the repository's own order.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it measured"
+)]
+
+mod errors;
+mod inspect;
+mod program;
+mod resume;
+mod suite;
+mod tidy;

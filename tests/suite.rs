@@ -1,0 +1,256 @@
+//! The main job, as a newcomer runs it, against GPT-NeoX's loader and transformers' greedy generation.
+
+use crate::program::{
+    RunFile, flags, manifest, mini, root, sorted, succeed, table, tables, u16s, u32s,
+};
+use gpt_neox::{DeviceChoice, GptNeox, Precision};
+use polars::prelude::{DataFrame, IntoLazy, col, lit};
+use safetensors::SafeTensors;
+use std::fs;
+use training_order::npy::Array;
+
+/// What transformers found memorized (`data/mini/README.md`), by corpus and checkpoint.
+const MEMORIZED: [(&str, u32, u32); 8] = [
+    ("deduped", 600, 0),
+    ("deduped", 1200, 312),
+    ("deduped", 1800, 993),
+    ("deduped", 2400, 1115),
+    ("standard", 600, 0),
+    ("standard", 1200, 717),
+    ("standard", 1800, 1892),
+    ("standard", 2400, 2650),
+];
+
+#[test]
+fn the_main_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    // From below the root: the run file is found upward.
+    let outcome = succeed(&root().join("crates"), &["--out", out.to_str().unwrap()]);
+    check_summary(&outcome.stdout);
+    check_positions(&table(&out, "positions.parquet"));
+    let memorization = table(&out, "memorization.parquet");
+    check_verdicts(&memorization);
+    check_time(&memorization);
+    check_bins(&memorization, &table(&out, "memorization_by_time.parquet"));
+    let manifest = manifest(&out);
+    assert_eq!(manifest["status"], "finished");
+    assert_eq!(manifest["rows"]["verdicts"], 153_600);
+    assert_eq!(manifest["inputs"].as_array().unwrap().len(), 2 * 2 + 8 * 2);
+}
+
+fn check_summary(stdout: &str) {
+    let line = |start: &str| {
+        let found = stdout.lines().find(|line| line.starts_with(start));
+        found
+            .unwrap_or_else(|| panic!("no line {start} in\n{stdout}"))
+            .to_owned()
+    };
+    let cells = |line: String| {
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let last = cells(line("standard  mini-standard        2400"));
+    let expected = [
+        "standard",
+        "mini-standard",
+        "2400",
+        "19,200",
+        "2,650",
+        "13.80",
+        "%",
+        "14.17",
+        "%",
+        "13.44",
+        "%",
+    ];
+    assert_eq!(last, expected);
+    for name in [
+        "positions.parquet",
+        "memorization.parquet",
+        "memorization_by_time.parquet",
+        "run.json",
+    ] {
+        assert!(
+            stdout.lines().any(|line| line.ends_with(name)),
+            "{name} in\n{stdout}"
+        );
+    }
+}
+
+/// Steps, rows and samples are those of GPT-NeoX's loader.
+fn check_positions(positions: &DataFrame) {
+    for corpus in ["deduped", "standard"] {
+        let ours = positions
+            .clone()
+            .lazy()
+            .filter(col("corpus").eq(lit(corpus)))
+            .collect()
+            .unwrap();
+        let index = u32s(&ours, "training_index");
+        assert!(index.iter().copied().eq(0..19_200));
+        assert!(
+            u32s(&ours, "step")
+                .into_iter()
+                .eq(index.iter().map(|index| index / 8))
+        );
+        assert!(
+            u32s(&ours, "row")
+                .into_iter()
+                .eq(index.iter().map(|index| index % 8))
+        );
+        let name = "document_train_0_indexmap_19200ns_128sl_1234s_shuffle_idx.npy";
+        let shuffle_idx =
+            Array::open(&mini().join(format!("reference/{corpus}_maps")).join(name)).unwrap();
+        assert!(
+            u32s(&ours, "sample")
+                .into_iter()
+                .map(i64::from)
+                .eq(shuffle_idx.iter().take(19_200))
+        );
+    }
+}
+
+/// Every verdict is transformers', save where its two best logits are nearly tied.
+fn check_verdicts(memorization: &DataFrame) {
+    let (mut n, mut n_excused) = (0, 0);
+    for (corpus, checkpoint, n_memorized) in MEMORIZED {
+        let ours = rows(memorization, corpus, checkpoint);
+        assert!(u32s(&ours, "training_index").into_iter().eq(0..19_200));
+        let memorized = flags(&ours, "memorized");
+        let ours = u16s(&ours, "n_prefix_matched");
+        assert!(memorized.iter().copied().eq(ours.iter().map(|n| *n == 32)));
+        let path = mini().join(format!(
+            "reference/{corpus}_step{checkpoint}_verdicts.safetensors"
+        ));
+        let bytes = fs::read(path).unwrap();
+        let reference = SafeTensors::deserialize(&bytes).unwrap();
+        let theirs = reference.tensor("n_prefix_matched").unwrap().data();
+        assert_eq!(theirs.len(), ours.len());
+        let excused_before = n_excused;
+        for (index, (&ours, &theirs)) in ours.iter().zip(theirs).enumerate() {
+            n += 1;
+            if ours != u16::from(theirs) {
+                let place = 32 + usize::from(ours.min(u16::from(theirs)));
+                let gap = gap_at(corpus, checkpoint, index, place);
+                assert!(
+                    gap < 1e-4,
+                    "{corpus} {checkpoint} {index}: {ours}, not {theirs}; gap {gap}"
+                );
+                n_excused += 1;
+            }
+        }
+        if n_excused == excused_before {
+            assert_eq!(
+                memorized.into_iter().filter(|memorized| *memorized).count(),
+                n_memorized as usize
+            );
+        }
+    }
+    assert_eq!(n, 153_600);
+    println!("{n} verdicts compared, {n_excused} differ, each at a near tie");
+}
+
+/// The difference of the two best logits for the token at `place` of a sequence.
+fn gap_at(corpus: &str, checkpoint: u32, index: usize, place: usize) -> f32 {
+    let tokens = Array::open(&mini().join(format!("reference/{corpus}_tokens64.npy"))).unwrap();
+    let tokens: Vec<u32> = tokens
+        .iter()
+        .skip(index * 64)
+        .take(64)
+        .map(|token| u32::try_from(token).unwrap())
+        .collect();
+    let folder = mini().join(format!("{corpus}/model/step{checkpoint}"));
+    let model = GptNeox::load(&folder, DeviceChoice::Cpu, Precision::F32).unwrap();
+    let logits = model.sequence_logits(&tokens, 64).unwrap();
+    let mut logits = logits
+        .chunks(model.config().vocab_size)
+        .nth(place - 1)
+        .unwrap()
+        .to_vec();
+    logits.sort_by(f32::total_cmp);
+    logits[logits.len() - 1] - logits[logits.len() - 2]
+}
+
+/// `seen` and `lag` follow from step and checkpoint.
+fn check_time(memorization: &DataFrame) {
+    let (step, checkpoint) = (u32s(memorization, "step"), u32s(memorization, "checkpoint"));
+    let seen = flags(memorization, "seen");
+    let lag = crate::program::numbers(memorization.column("lag").unwrap().i32().unwrap());
+    for row in 0..memorization.height() {
+        assert_eq!(seen[row], step[row] < checkpoint[row]);
+        assert_eq!(
+            i64::from(lag[row]),
+            i64::from(checkpoint[row]) - i64::from(step[row])
+        );
+    }
+}
+
+/// The bins are the table of sequences, counted.
+fn check_bins(memorization: &DataFrame, by_time: &DataFrame) {
+    assert_eq!(by_time.height(), 96);
+    for (corpus, checkpoint, _) in MEMORIZED {
+        let sequences = rows(memorization, corpus, checkpoint);
+        let bins = sorted(&rows(by_time, corpus, checkpoint), &["step_lo"]);
+        let (step, memorized) = (u32s(&sequences, "step"), flags(&sequences, "memorized"));
+        let (lo, hi) = (u32s(&bins, "step_lo"), u32s(&bins, "step_hi"));
+        assert_eq!((lo[0], hi[11]), (0, 2400));
+        assert_eq!(lo[1..], hi[..11]);
+        for bin in 0..12 {
+            let inside = |row: &usize| (lo[bin]..hi[bin]).contains(&step[*row]);
+            let n = (0..step.len()).filter(inside).count();
+            let n_memorized = (0..step.len())
+                .filter(inside)
+                .filter(|row| memorized[*row])
+                .count();
+            assert_eq!(u32s(&bins, "n")[bin] as usize, n);
+            assert_eq!(u32s(&bins, "n_memorized")[bin] as usize, n_memorized);
+            assert_eq!(flags(&bins, "seen")[bin], lo[bin] < checkpoint);
+        }
+        assert_eq!(
+            (
+                u16s(&bins, "k")[0],
+                u16s(&bins, "l")[0],
+                u16s(&bins, "offset")[0]
+            ),
+            (32, 32, 0)
+        );
+    }
+}
+
+fn rows(frame: &DataFrame, corpus: &str, checkpoint: u32) -> DataFrame {
+    let wanted = col("corpus")
+        .eq(lit(corpus))
+        .and(col("checkpoint").eq(lit(checkpoint)));
+    frame.clone().lazy().filter(wanted).collect().unwrap()
+}
+
+#[test]
+fn two_runs_of_a_model_write_identical_tables() {
+    let checkpoints = tempfile::tempdir().unwrap();
+    let step = checkpoints.path().join("step150");
+    fs::create_dir(&step).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(
+            mini().join("standard/model/step2400").join(file),
+            step.join(file),
+        )
+        .unwrap();
+    }
+    let run_file = RunFile {
+        judge: "gpt-neox",
+        steps: 150,
+        checkpoints: checkpoints.path().to_owned(),
+        numbers: vec![150],
+        ..RunFile::default()
+    };
+    let runs = [(); 2].map(|()| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = run_file.write(folder.path());
+        succeed(folder.path(), &["run", path.to_str().unwrap()]);
+        tables(&folder.path().join("out"))
+    });
+    assert_eq!(runs[0].len(), 4);
+    assert!(runs[0] == runs[1]);
+}
