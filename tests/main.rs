@@ -8,6 +8,7 @@
 
 mod errors;
 mod inspect;
+mod orders;
 mod program;
 mod resume;
 mod suite;

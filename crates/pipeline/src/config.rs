@@ -5,14 +5,16 @@ mod run_file;
 
 pub(crate) use keys::KEYS;
 
+use crate::corpora::OrderSource;
 use crate::judges::JudgeChoice;
 use gpt_neox::{DeviceChoice, Precision};
-use run_file::{CorpusTable, ModelTable, ProbeTable, RunFile, TimeTable};
+use run_file::{CorpusTable, MixtureTable, ModelTable, ProbeTable, RunFile, TimeTable};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use training_order::Split;
 
 /// A run as the stages see it: nothing later reads the run file or a flag again.
 #[derive(Clone, Debug, Serialize)]
@@ -49,8 +51,14 @@ pub(crate) struct Probe {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Corpus {
     pub(crate) name: String,
-    /// Path of the `.idx` and `.bin` without these endings.
-    pub(crate) data: PathBuf,
+    pub(crate) data: Data,
+    /// What the order is taken from, where the run file says so.
+    pub(crate) order: Option<OrderSource>,
+    /// GPT-NeoX's maps, without `_doc_idx.npy` and so on, where the run file names them.
+    pub(crate) maps: Option<PathBuf>,
+    /// The part of the items that is for training, where the run had a split.
+    #[serde(serialize_with = "as_optional_text")]
+    pub(crate) split: Option<Split>,
     /// A `tokenizer.json`, for `inspect`.
     pub(crate) tokenizer: Option<PathBuf>,
     /// Context length in tokens; a sequence holds one more.
@@ -61,6 +69,15 @@ pub(crate) struct Corpus {
     pub(crate) steps: u32,
     /// The data loader's seed.
     pub(crate) seed: u32,
+}
+
+/// The files of a corpus: paths of `.idx` and `.bin` without these endings.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Data {
+    One(PathBuf),
+    /// Several, with their weights.
+    Mixture(Vec<(PathBuf, f64)>),
 }
 
 /// A model and its checkpoints.
@@ -108,6 +125,16 @@ impl fmt::Display for ConfigError {
                     .iter()
                     .try_for_each(|problem| write!(f, "\n  - {problem}"))
             }
+        }
+    }
+}
+
+impl Data {
+    /// The weights of a mixture; 1 for a lone dataset.
+    pub(crate) fn weights(&self) -> Vec<f64> {
+        match self {
+            Self::One(_) => vec![1.0],
+            Self::Mixture(members) => members.iter().map(|(_, weight)| *weight).collect(),
         }
     }
 }
@@ -272,6 +299,10 @@ fn check_corpus(
     let CorpusTable {
         name,
         data,
+        mixture,
+        order,
+        maps,
+        split,
         tokenizer,
         sequence_length,
         batch_size,
@@ -302,9 +333,42 @@ fn check_corpus(
             ),
         );
     }
+    let resolve = |path: String| absolute(&folder.join(path));
+    let data = match (data, mixture) {
+        (Some(path), None) => Data::One(resolve(path)),
+        (None, Some(members)) if !members.is_empty() => {
+            if order.is_some_and(|order| order != OrderSource::Seed) || maps.is_some() {
+                problems.add(
+                    &place("mixture"),
+                    "its order is rebuilt from the seed: leave out `order` and `maps`",
+                );
+            }
+            let member = |MixtureTable { data, weight }| (resolve(data), weight);
+            Data::Mixture(members.into_iter().map(member).collect())
+        }
+        _ => {
+            problems.add(&place("data"), "give either `data` or a `mixture`");
+            Data::Mixture(Vec::new())
+        }
+    };
+    if maps.is_some() && order.is_some_and(|order| order != OrderSource::Maps) {
+        problems.add(
+            &place("maps"),
+            "`order` says that they are not used: leave one of the two out",
+        );
+    }
+    let split = split.and_then(|split| {
+        split
+            .parse()
+            .map_err(|error| problems.add(&place("split"), error))
+            .ok()
+    });
     Corpus {
-        data: absolute(&folder.join(data)),
-        tokenizer: tokenizer.map(|path| absolute(&folder.join(path))),
+        data,
+        order,
+        maps: maps.map(resolve),
+        split,
+        tokenizer: tokenizer.map(resolve),
         name,
         sequence_length,
         batch_size,
@@ -396,6 +460,17 @@ fn absolute(path: &Path) -> PathBuf {
             }
             resolved
         })
+}
+
+#[expect(clippy::ref_option, reason = "the signature that serde asks for")]
+fn as_optional_text<S: Serializer>(
+    value: &Option<impl fmt::Display>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
 }
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

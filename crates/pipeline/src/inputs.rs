@@ -1,7 +1,7 @@
 //! The files a run reads: opened, checked and fingerprinted before any work.
 
 use crate::config::{CheckpointFolder, Corpus, Run};
-use crate::corpora;
+use crate::corpora::{self, OpenCorpus, OrderSource};
 use crate::failure;
 use crate::fingerprint::FileFingerprint;
 use crate::judges::JudgeChoice;
@@ -18,7 +18,9 @@ use training_order::TrainingOrder;
 pub(crate) struct Inputs {
     /// By the corpus' name.
     pub(crate) orders: BTreeMap<String, TrainingOrder>,
-    /// By the corpus' name: its `.idx` and `.bin`.
+    /// By the corpus' name: what its order is taken from.
+    pub(crate) sources: BTreeMap<String, OrderSource>,
+    /// By the corpus' name: the files of its tokens and its order.
     pub(crate) corpus_files: BTreeMap<String, Vec<FileFingerprint>>,
     /// By model and checkpoint: configuration and weights.
     pub(crate) checkpoint_files: BTreeMap<(String, u32), Vec<FileFingerprint>>,
@@ -60,20 +62,20 @@ pub(crate) fn open(run: &Run, depth: Depth) -> Result<Inputs> {
     {
         problems.push(anyhow!(error).context(format!("the device `{}`", run.device)));
     }
-    let mut orders = BTreeMap::new();
-    let mut n_token_ids = BTreeMap::new();
+    let mut corpora = BTreeMap::new();
+    let mut largest_tokens = BTreeMap::new();
     for corpus in &run.corpora {
         match open_corpus(corpus, depth) {
-            Ok((order, largest)) => {
-                n_token_ids.insert(corpus.name.clone(), largest);
-                orders.insert(corpus.name.clone(), order);
+            Ok((open, largest)) => {
+                largest_tokens.insert(corpus.name.clone(), largest);
+                corpora.insert(corpus.name.clone(), open);
             }
             Err(error) => problems.push(error),
         }
     }
     if run.probe.judge == JudgeChoice::GptNeox {
         for model in &run.models {
-            let largest = n_token_ids.get(&model.corpus).copied().flatten();
+            let largest = largest_tokens.get(&model.corpus).copied().flatten();
             for checkpoint in &model.checkpoints {
                 if let Err(error) = check_checkpoint(run, checkpoint, largest) {
                     problems.push(error.context(format!(
@@ -87,21 +89,21 @@ pub(crate) fn open(run: &Run, depth: Depth) -> Result<Inputs> {
     if !problems.is_empty() {
         return Err(all(problems));
     }
-    fingerprints(run, orders)
+    fingerprints(run, corpora)
 }
 
-/// The corpus' order and, when everything was read, its largest token id.
-fn open_corpus(corpus: &Corpus, depth: Depth) -> Result<(TrainingOrder, Option<u32>)> {
-    let order = corpora::open(corpus)?;
+/// The corpus and, when everything was read, its largest token id.
+fn open_corpus(corpus: &Corpus, depth: Depth) -> Result<(OpenCorpus, Option<u32>)> {
+    let open = corpora::open(corpus)?;
     let mut largest = None;
     if depth == Depth::Everything {
-        let checked = order.dataset().check();
+        let checked = open.order.check();
         largest = checked.with_context(|| format!("reading the whole corpus `{}`", corpus.name))?;
         if let Some(path) = &corpus.tokenizer {
             crate::text::load(path)?;
         }
     }
-    Ok((order, largest))
+    Ok((open, largest))
 }
 
 fn check_checkpoint(
@@ -134,11 +136,14 @@ fn check_checkpoint(
     Ok(())
 }
 
-fn fingerprints(run: &Run, orders: BTreeMap<String, TrainingOrder>) -> Result<Inputs> {
+fn fingerprints(run: &Run, corpora: BTreeMap<String, OpenCorpus>) -> Result<Inputs> {
+    let mut orders = BTreeMap::new();
+    let mut sources = BTreeMap::new();
     let mut corpus_files = BTreeMap::new();
-    for corpus in &run.corpora {
-        let paths = ["idx", "bin"].map(|ending| with_ending(&corpus.data, ending));
-        corpus_files.insert(corpus.name.clone(), all_of(&paths)?);
+    for (name, open) in corpora {
+        corpus_files.insert(name.clone(), all_of(&open.files)?);
+        sources.insert(name.clone(), open.source);
+        orders.insert(name, open.order);
     }
     let mut checkpoint_files = BTreeMap::new();
     if run.probe.judge == JudgeChoice::GptNeox {
@@ -151,6 +156,7 @@ fn fingerprints(run: &Run, orders: BTreeMap<String, TrainingOrder>) -> Result<In
     }
     Ok(Inputs {
         orders,
+        sources,
         corpus_files,
         checkpoint_files,
     })
@@ -181,14 +187,6 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     });
     files.sort();
     Ok(files)
-}
-
-/// `document` → `document.idx`, also where the name holds a dot of its own.
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(ending);
-    path.with_file_name(name)
 }
 
 /// One error that says them all; a lone one keeps its type, and with it its hint.

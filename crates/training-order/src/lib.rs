@@ -63,17 +63,21 @@
 //! # }
 //! ```
 
+pub mod blend;
 pub mod index_map;
 pub mod loader;
 mod map;
+mod mixture;
 pub mod mmididx;
 pub mod npy;
 pub mod numpy_random;
 mod order;
 mod position;
 
-pub use index_map::{BuildError, DocumentSpan};
-pub use loader::{Items, Split, SplitError};
+pub use blend::Blend;
+pub use index_map::{BuildError, DocumentSpan, MapError, MapFiles};
+pub use loader::{Items, Part, Split, SplitError};
+pub use mixture::{Member, Mixture};
 pub use mmididx::{OpenError, ReadError};
 pub use order::{LoaderSettings, OrderError, TrainingOrder};
 pub use position::{BatchPosition, Checkpoint, TrainingIndex};

@@ -3,6 +3,7 @@
 //! Source: `megatron/data/data_utils.py` (`build_train_valid_test_data_iterators`,
 //! `get_train_valid_test_split_`, `get_normalized_weights_and_num_samples`).
 
+use std::fmt;
 use std::ops::Range;
 
 /// Which of a corpus' items are for training, as the run's configuration says it.
@@ -15,6 +16,15 @@ pub enum Items {
         /// The configuration's `split`.
         split: Split,
     },
+}
+
+/// One of the three datasets of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Part {
+    Training = 0,
+    Validation = 1,
+    Test = 2,
 }
 
 /// The configuration's `split`: how the items are shared among training, validation and test.
@@ -43,22 +53,22 @@ pub struct Evaluation {
 }
 
 impl Items {
-    /// The items for training among `n_items`.
-    pub fn training(&self, n_items: u64) -> Range<u64> {
+    /// The items of one part among `n_items`.
+    pub fn of(&self, part: Part, n_items: u64) -> Range<u64> {
         match self {
             Self::TrainDataPaths => 0..n_items,
-            Self::DataPath { split } => split.ranges(n_items)[0].clone(),
+            Self::DataPath { split } => split.ranges(n_items)[part as usize].clone(),
         }
     }
 
-    /// The samples asked of the dataset so that `n_sequences` can be served.
-    pub fn n_samples(&self, n_sequences: u64) -> u64 {
+    /// The samples asked of a dataset so that it can serve its share of `n_sequences`; 1 for a lone dataset.
+    pub fn n_samples(&self, n_sequences: u64, share: f64) -> u64 {
         match self {
             Self::DataPath { .. } => n_sequences,
             Self::TrainDataPaths => {
-                // The reference computes this in binary64; below 2⁵³ sequences, so do we.
+                // The reference computes this in binary64, from left to right.
                 #[expect(clippy::cast_precision_loss, reason = "the reference loses it, too")]
-                let margin = (n_sequences as f64 * 1.0 * 1.005).ceil();
+                let margin = (n_sequences as f64 * share * 1.005).ceil();
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,
@@ -107,6 +117,13 @@ impl std::str::FromStr for Split {
         } else {
             Err(wrong())
         }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [training, validation, test] = self.shares;
+        write!(f, "{training}, {validation}, {test}")
     }
 }
 
@@ -168,6 +185,9 @@ mod tests {
     #[test]
     fn pythia_asks_for_the_samples_in_its_file_names() {
         // `pile_20B_tokenizer_text_document_train_0_indexmap_147164160ns_2048sl_1234s_shuffle_idx.npy`
-        assert_eq!(Items::TrainDataPaths.n_samples(143_000 * 1024), 147_164_160);
+        assert_eq!(
+            Items::TrainDataPaths.n_samples(143_000 * 1024, 1.0),
+            147_164_160
+        );
     }
 }

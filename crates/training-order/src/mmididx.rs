@@ -1,5 +1,6 @@
 //! A tokenized corpus on disk: `.idx` and `.bin`, opened together.
 
+mod bin;
 mod error;
 mod header;
 mod writer;
@@ -9,6 +10,7 @@ pub use header::TokenType;
 pub use writer::Writer;
 
 use crate::map::Map;
+use bin::Bin;
 use header::Header;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -18,12 +20,13 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Dataset {
     idx: Map,
-    bin: Map,
+    bin: Bin,
     header: Header,
 }
 
 impl Dataset {
-    /// Opens `PREFIX.idx` and `PREFIX.bin`. Reads the header and the last item's entries, nothing else.
+    /// Opens `PREFIX.idx` and `PREFIX.bin`, or the shards `PREFIX-NNNNN-of-MMMMM.bin` where there is no such
+    /// `.bin`. Reads the header and the last item's entries, nothing else.
     ///
     /// # Errors
     ///
@@ -32,13 +35,13 @@ impl Dataset {
     pub fn open(prefix: &Path) -> Result<Self, OpenError> {
         let idx = map(with_ending(prefix, "idx"))?;
         let header = Header::read(&idx)?;
-        let bin = map(with_ending(prefix, "bin"))?;
+        let bin = Bin::open(prefix)?;
         let dataset = Self { idx, bin, header };
         if let Some(last) = dataset.header.n_items.checked_sub(1) {
             let (start, end) = dataset.byte_range(last, 0..u64::from(dataset.item_len(last)?))?;
             if start < end && end > dataset.bin.len() {
                 return Err(OpenError::ShortBin {
-                    path: dataset.bin.path().to_owned(),
+                    path: dataset.bin.path_of(end).to_owned(),
                     item: last,
                     end,
                     found: dataset.bin.len(),
@@ -63,9 +66,30 @@ impl Dataset {
         self.idx.path()
     }
 
-    /// Path of the `.bin`.
-    pub fn bin_path(&self) -> &Path {
-        self.bin.path()
+    /// Every file of the corpus: the `.idx`, then the `.bin` or its shards in order.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.idx.path()).chain(self.bin.paths())
+    }
+
+    /// Whether every item is one sequence of `sequence_length + 1` tokens, as in Pythia's preshuffled files.
+    ///
+    /// Looks at up to 1,024 items spread over the corpus; that all others are so is checked where they are read.
+    ///
+    /// # Errors
+    ///
+    /// When a size is negative.
+    pub fn looks_preshuffled(&self, sequence_length: u32) -> Result<bool, ReadError> {
+        const N_LOOKS: u64 = 1024;
+        let n = self.n_items();
+        for look in 0..N_LOOKS.min(n) {
+            // 128 bits: a product of two counts.
+            let item = u128::from(look) * u128::from(n) / u128::from(N_LOOKS.min(n));
+            let item = u64::try_from(item).unwrap_or(0);
+            if u64::from(self.item_len(item)?) != u64::from(sequence_length) + 1 {
+                return Ok(false);
+            }
+        }
+        Ok(n > 0)
     }
 
     /// Tokens of one item.
@@ -116,16 +140,19 @@ impl Dataset {
             .bin
             .slice(start, end)
             .ok_or_else(|| ReadError::Beyond {
-                path: self.bin.path().to_owned(),
+                path: self.bin.path_of(end).to_owned(),
                 item,
                 end,
                 found: self.bin.len(),
             })?;
         self.header
             .token_type
-            .decode(bytes, into)
+            .decode(&bytes, into)
             .map_err(|(place, found)| ReadError::Token {
-                path: self.bin.path().to_owned(),
+                path: self
+                    .bin
+                    .path_of(start + place * self.header.token_type.width())
+                    .to_owned(),
                 item,
                 token: tokens.start + place,
                 found,

@@ -3,7 +3,8 @@
 //! Format: `numpy/lib/format.py`, versions 1 to 3; little-endian, C order.
 
 use crate::map::Map;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -146,6 +147,38 @@ impl Array {
     }
 }
 
+/// Writes numbers row by row as an array of `shape`, in 64 bits each.
+///
+/// # Errors
+///
+/// When the numbers do not fill the shape, or the file cannot be written.
+pub fn write(path: &Path, shape: &[usize], numbers: &[i64]) -> io::Result<()> {
+    if shape.iter().product::<usize>() != numbers.len() {
+        let problem = format!("{} numbers do not fill the shape {shape:?}", numbers.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
+    let lengths: Vec<String> = shape.iter().map(ToString::to_string).collect();
+    // A tuple of one has a comma.
+    let lengths = lengths.join(", ") + if shape.len() == 1 { "," } else { "" };
+    let header = format!("{{'descr': '<i8', 'fortran_order': False, 'shape': ({lengths}), }}");
+    // The numbers begin at a multiple of 64; a line feed ends the header.
+    let width = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    let mut file = BufWriter::new(File::create(path)?);
+    file.write_all(MAGIC)?;
+    file.write_all(&[1, 0])?;
+    // A shape has a few numbers: its text is far shorter than 2¹⁶.
+    file.write_all(
+        &u16::try_from(width)
+            .map_err(io::Error::other)?
+            .to_le_bytes(),
+    )?;
+    file.write_all(format!("{header:<0$}\n", width - 1).as_bytes())?;
+    for number in numbers {
+        file.write_all(&number.to_le_bytes())?;
+    }
+    file.flush()
+}
+
 impl Number {
     fn from_descr(descr: &str) -> Option<Self> {
         Some(match descr.trim_matches(['\'', '"']) {
@@ -251,6 +284,27 @@ mod tests {
         )
         .unwrap();
         assert_eq!(one.iter().collect::<Vec<_>>(), [7]);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        for shape in [&[2, 3][..], &[6], &[3, 2, 1]] {
+            let numbers = [1, -2, i64::MAX, i64::MIN, 0, 7];
+            write(&path, shape, &numbers).unwrap();
+            let array = Array::open(&path).unwrap();
+            assert_eq!(array.start % 64, 0);
+            assert!(
+                array
+                    .shape()
+                    .iter()
+                    .copied()
+                    .eq(shape.iter().map(|n| *n as u64))
+            );
+            assert!(array.iter().eq(numbers));
+        }
+        assert!(write(&path, &[5], &[0; 6]).is_err());
     }
 
     #[test]

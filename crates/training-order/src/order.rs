@@ -1,7 +1,8 @@
 //! The order of a training run: which sequence at which step, and what stands in it.
 
-use crate::index_map::{BuildError, DocumentSpan, IndexMap};
-use crate::loader::Items;
+use crate::index_map::{BuildError, DocumentSpan, MapError, MapFiles};
+use crate::loader::{Items, Part};
+use crate::mixture::{Member, Mixture};
 use crate::mmididx::{Dataset, ReadError};
 use crate::position::{BatchPosition, TrainingIndex};
 use std::ops::Range;
@@ -25,9 +26,17 @@ pub struct LoaderSettings {
 /// Every sequence of a training run, in its order.
 #[derive(Debug)]
 pub struct TrainingOrder {
-    dataset: Dataset,
-    map: IndexMap,
+    source: Source,
     settings: LoaderSettings,
+}
+
+/// Where an order comes from.
+#[derive(Debug)]
+enum Source {
+    /// Samples of one dataset, or of several in a mixture.
+    Sampled(Mixture),
+    /// The items themselves, one a sequence, in order.
+    Preshuffled(Dataset),
 }
 
 /// Why a corpus gives no order for a run.
@@ -36,9 +45,15 @@ pub enum OrderError {
     /// Its maps cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// A setting that counts something is zero.
+    /// Its maps cannot be used.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// A corpus cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A setting that counts something is zero, or there is no dataset.
     #[error(
-        "a run of {n_steps} steps of {batch_size} sequences of {sequence_length} tokens has nothing to order"
+        "a run of {n_steps} steps of {batch_size} sequences of {sequence_length} tokens from {n_members} datasets has nothing to order"
     )]
     Nothing {
         /// Steps given.
@@ -47,13 +62,31 @@ pub enum OrderError {
         batch_size: u32,
         /// Sequence length given.
         sequence_length: u32,
+        /// Datasets given.
+        n_members: usize,
+    },
+    /// Weights that mix nothing.
+    #[error("{weights:?} are no weights: numbers, none below 0 and not all 0")]
+    Weights {
+        /// The weights given.
+        weights: Vec<f64>,
+    },
+    /// A mixture that GPT-NeoX cannot make.
+    #[error(
+        "a mixture of {n_members} datasets with {n_samples} samples: at most 256 datasets and 2³² − 1 samples"
+    )]
+    Mixture {
+        /// Datasets given.
+        n_members: usize,
+        /// Samples they have.
+        n_samples: u64,
     },
     /// The loader ends before the run does.
     #[error(
         "`{path}`: the loader ends after {found} sequences, {n_steps} steps of {batch_size} need {needed}"
     )]
     Exhausted {
-        /// The `.idx`.
+        /// The first `.idx`.
         path: PathBuf,
         /// Sequences it serves.
         found: u64,
@@ -74,6 +107,69 @@ impl TrainingOrder {
     /// When a size cannot be read, the corpus holds fewer than 2 tokens, the maps would outgrow their numbers,
     /// or the loader would end before the run.
     pub fn from_seed(dataset: Dataset, settings: &LoaderSettings) -> Result<Self, OrderError> {
+        Self::blended(vec![(dataset, 1.0)], settings)
+    }
+
+    /// Rebuilds the order of a mixture of datasets with their weights.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::from_seed`], and when there are no or more than 256 datasets, or the weights are none.
+    pub fn blended(
+        members: Vec<(Dataset, f64)>,
+        settings: &LoaderSettings,
+    ) -> Result<Self, OrderError> {
+        Self::as_served(members, settings)?.refuse_exhausted(settings.n_steps)
+    }
+
+    /// Takes the order from the maps that GPT-NeoX has written for `dataset`.
+    ///
+    /// # Errors
+    ///
+    /// When the maps are damaged, or belong to another corpus or sequence length, or the loader would end
+    /// before the run.
+    pub fn from_maps(
+        dataset: Dataset,
+        files: &MapFiles,
+        settings: &LoaderSettings,
+    ) -> Result<Self, OrderError> {
+        check_settings(settings, 1)?;
+        let mixture = Mixture::from_maps(dataset, files, settings.sequence_length)?;
+        let source = Source::Sampled(mixture);
+        Self {
+            source,
+            settings: *settings,
+        }
+        .refuse_exhausted(settings.n_steps)
+    }
+
+    /// Takes the items of `dataset` for the sequences, in their order: Pythia's preshuffled files. Seed and
+    /// `items` play no part.
+    ///
+    /// # Errors
+    ///
+    /// When there are fewer items than the run needs. That each has `sequence_length + 1` tokens is checked where
+    /// it is read.
+    pub fn preshuffled(dataset: Dataset, settings: &LoaderSettings) -> Result<Self, OrderError> {
+        check_settings(settings, 1)?;
+        let source = Source::Preshuffled(dataset);
+        Self {
+            source,
+            settings: *settings,
+        }
+        .refuse_exhausted(settings.n_steps)
+    }
+
+    /// Like [`Self::blended`], but where the loader ends before the run, so does the order: GPT-NeoX serves one
+    /// sample fewer than it builds, and a run that needs all of them stops one step early.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::blended`] but the last.
+    pub fn as_served(
+        members: Vec<(Dataset, f64)>,
+        settings: &LoaderSettings,
+    ) -> Result<Self, OrderError> {
         let LoaderSettings {
             items,
             sequence_length,
@@ -81,47 +177,79 @@ impl TrainingOrder {
             n_steps,
             seed,
         } = *settings;
-        if sequence_length == 0 || batch_size == 0 || n_steps == 0 {
-            return Err(OrderError::Nothing {
-                n_steps,
-                batch_size,
-                sequence_length,
-            });
-        }
+        check_settings(settings, members.len())?;
         let needed = u64::from(n_steps) * u64::from(batch_size);
-        let training = items.training(dataset.n_items());
-        let map = IndexMap::build(
-            &dataset,
-            training,
-            items.n_samples(needed),
+        let mixture = Mixture::build(
+            members,
+            Part::Training,
+            &items,
+            needed,
             sequence_length,
             seed,
         )?;
-        if map.len() < needed {
-            let path = dataset.idx_path().to_owned();
-            return Err(OrderError::Exhausted {
-                path,
-                found: map.len(),
-                n_steps,
-                batch_size,
-                needed,
-            });
-        }
+        let n_served = u32::try_from(mixture.len() / u64::from(batch_size)).unwrap_or(u32::MAX);
+        let settings = LoaderSettings {
+            n_steps: n_steps.min(n_served),
+            ..*settings
+        };
         Ok(Self {
-            dataset,
-            map,
-            settings: *settings,
+            source: Source::Sampled(mixture),
+            settings,
         })
     }
 
-    /// The corpus.
-    pub fn dataset(&self) -> &Dataset {
-        &self.dataset
+    fn refuse_exhausted(self, n_steps: u32) -> Result<Self, OrderError> {
+        let batch_size = self.settings.batch_size;
+        let needed = u64::from(n_steps) * u64::from(batch_size);
+        if self.len() >= needed {
+            return Ok(self);
+        }
+        let path = self
+            .datasets()
+            .next()
+            .map(|dataset| dataset.idx_path().to_owned())
+            .unwrap_or_default();
+        Err(OrderError::Exhausted {
+            path,
+            found: self.len(),
+            n_steps,
+            batch_size,
+            needed,
+        })
     }
 
-    /// The maps behind the order.
-    pub fn index_map(&self) -> &IndexMap {
-        &self.map
+    /// The datasets, in the order of the configuration.
+    pub fn datasets(&self) -> impl Iterator<Item = &Dataset> {
+        let (mixture, preshuffled) = match &self.source {
+            Source::Sampled(mixture) => (Some(mixture), None),
+            Source::Preshuffled(dataset) => (None, Some(dataset)),
+        };
+        mixture
+            .into_iter()
+            .flat_map(Mixture::members)
+            .map(Member::dataset)
+            .chain(preshuffled)
+    }
+
+    /// What the sequences are sampled from; `None` where the corpus is preshuffled.
+    pub fn mixture(&self) -> Option<&Mixture> {
+        match &self.source {
+            Source::Sampled(mixture) => Some(mixture),
+            Source::Preshuffled(_) => None,
+        }
+    }
+
+    /// Sequences that the loader could serve, which may be more than the run consumes.
+    pub fn len(&self) -> u64 {
+        match &self.source {
+            Source::Sampled(mixture) => mixture.len(),
+            Source::Preshuffled(dataset) => dataset.n_items(),
+        }
+    }
+
+    /// Whether the loader serves nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Context length in tokens; a sequence holds one more.
@@ -144,12 +272,44 @@ impl TrainingOrder {
         u64::from(self.settings.n_steps) * u64::from(self.settings.batch_size)
     }
 
-    /// How often the run goes through the corpus: tokens consumed / tokens of one epoch.
-    pub fn epochs(&self) -> f64 {
+    /// How often the run goes through the corpus: tokens consumed / tokens of one epoch. Unknown where the corpus
+    /// is preshuffled.
+    pub fn epochs(&self) -> Option<f64> {
         let consumed = self.n_sequences() * u64::from(self.settings.sequence_length);
+        let members = self.mixture()?.members();
+        let epoch: u64 = members
+            .iter()
+            .map(|member| member.index_map().tokens_per_epoch())
+            .sum();
         #[expect(clippy::cast_precision_loss, reason = "a ratio for a person to read")]
-        let epochs = consumed as f64 / self.map.tokens_per_epoch() as f64;
+        let epochs = (epoch > 0).then(|| consumed as f64 / epoch as f64);
         epochs
+    }
+
+    /// Reads everything that the order could ever need: sizes, pointers, tokens and maps. Gives the largest token
+    /// id, or `None` where there is no token.
+    ///
+    /// # Errors
+    ///
+    /// Something that is out of range or does not fit.
+    pub fn check(&self) -> Result<Option<u32>, OrderError> {
+        let mut largest = None;
+        for dataset in self.datasets() {
+            largest = largest.max(dataset.check()?);
+        }
+        match &self.source {
+            Source::Sampled(mixture) => {
+                for member in mixture.members() {
+                    member.index_map().check(member.dataset())?;
+                }
+            }
+            Source::Preshuffled(_) => {
+                for index in 0..self.n_sequences() {
+                    self.read_tokens(TrainingIndex::new(index), 0..0, &mut Vec::new())?;
+                }
+            }
+        }
+        Ok(largest)
     }
 
     /// The step that consumed a sequence, and its place in the batch.
@@ -163,15 +323,18 @@ impl TrainingOrder {
         BatchPosition { step, row }
     }
 
-    /// The row of `sample_idx` that a sequence is; `None` where the run has no such sequence.
+    /// The row of `sample_idx` that a sequence is, of the dataset that [`Self::member`] names; `None` where the
+    /// run has no such sequence or the corpus is preshuffled.
     pub fn sample(&self, index: TrainingIndex) -> Option<u32> {
-        if index.get() >= self.n_sequences() {
-            return None;
+        Some(self.place(index)?.1)
+    }
+
+    /// The dataset that a sequence comes from, by its place in the configuration.
+    pub fn member(&self, index: TrainingIndex) -> Option<usize> {
+        match &self.source {
+            Source::Sampled(_) => Some(self.place(index)?.0),
+            Source::Preshuffled(_) => (index.get() < self.n_sequences()).then_some(0),
         }
-        self.map
-            .shuffle_idx()
-            .get(usize::try_from(index.get()).ok()?)
-            .copied()
     }
 
     /// Appends the ids of `tokens` of a sequence to `into`; a sequence has `sequence_length + 1`.
@@ -185,35 +348,91 @@ impl TrainingOrder {
         tokens: Range<u32>,
         into: &mut Vec<u32>,
     ) -> Result<(), ReadError> {
-        let sample = self.sample_or_error(index)?;
-        if tokens.start > tokens.end || tokens.end > self.settings.sequence_length + 1 {
-            let len = u64::from(self.settings.sequence_length) + 1;
+        let len = u64::from(self.settings.sequence_length) + 1;
+        if tokens.start > tokens.end || u64::from(tokens.end) > len {
             return Err(ReadError::SequenceTokens {
                 training_index: index.get(),
                 len,
                 asked: tokens,
             });
         }
-        self.map.read_tokens(&self.dataset, sample, tokens, into)
+        if index.get() >= self.n_sequences() {
+            return Err(self.absent(index));
+        }
+        match &self.source {
+            Source::Sampled(mixture) => mixture
+                .read_tokens(index.get(), tokens, into)
+                .unwrap_or_else(|| Err(self.absent(index))),
+            Source::Preshuffled(dataset) => {
+                let found = u64::from(dataset.item_len(index.get())?);
+                if found != len {
+                    let path = dataset.idx_path().to_owned();
+                    return Err(ReadError::NotPreshuffled {
+                        path,
+                        item: index.get(),
+                        found,
+                        expected: len,
+                    });
+                }
+                dataset.read(index.get(), tokens.start.into()..tokens.end.into(), into)
+            }
+        }
     }
 
-    /// The documents that a sequence is cut from, in its order.
+    /// The documents that a sequence is cut from, in its order. None where the corpus is preshuffled, which no
+    /// longer says.
     ///
     /// # Errors
     ///
     /// When the run has no such sequence, or a document's size cannot be read.
     pub fn documents(&self, index: TrainingIndex) -> Result<Vec<DocumentSpan>, ReadError> {
-        self.map
-            .documents(&self.dataset, self.sample_or_error(index)?)
+        if index.get() >= self.n_sequences() {
+            return Err(self.absent(index));
+        }
+        match &self.source {
+            Source::Sampled(mixture) => mixture
+                .documents(index.get())
+                .unwrap_or_else(|| Err(self.absent(index))),
+            Source::Preshuffled(_) => Ok(Vec::new()),
+        }
     }
 
-    fn sample_or_error(&self, index: TrainingIndex) -> Result<u32, ReadError> {
-        let missing = || ReadError::Sequence {
+    /// Member and sample of a sequence of the run.
+    fn place(&self, index: TrainingIndex) -> Option<(usize, u32)> {
+        let place = Some(index.get()).filter(|index| *index < self.n_sequences())?;
+        self.mixture()?.place(place)
+    }
+
+    fn absent(&self, index: TrainingIndex) -> ReadError {
+        ReadError::Sequence {
             training_index: index.get(),
             n_sequences: self.n_sequences(),
-        };
-        self.sample(index).ok_or_else(missing)
+        }
     }
+}
+
+fn check_settings(settings: &LoaderSettings, n_members: usize) -> Result<(), OrderError> {
+    let LoaderSettings {
+        sequence_length,
+        batch_size,
+        n_steps,
+        ..
+    } = *settings;
+    // One more than the sequence length is counted, too.
+    if sequence_length == 0
+        || sequence_length == u32::MAX
+        || batch_size == 0
+        || n_steps == 0
+        || n_members == 0
+    {
+        return Err(OrderError::Nothing {
+            n_steps,
+            batch_size,
+            sequence_length,
+            n_members,
+        });
+    }
+    Ok(())
 }
 
 impl OrderError {
@@ -221,7 +440,9 @@ impl OrderError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Build(error) => error.hint(),
-            Self::Nothing { .. } => None,
+            Self::Map(error) => error.hint(),
+            Self::Read(error) => error.hint(),
+            Self::Nothing { .. } | Self::Weights { .. } | Self::Mixture { .. } => None,
             Self::Exhausted { .. } => Some(
                 "GPT-NeoX serves one sample fewer than it builds: the run that was trained had fewer steps, a smaller batch, or `train-data-paths` instead of a split"
                     .to_owned(),

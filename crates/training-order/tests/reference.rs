@@ -1,25 +1,25 @@
 //! GPT-NeoX's own loader and NumPy's own generator, against ours, bit for bit.
 //!
-//! `reference/pub01` to `pub04` were written by GPT-NeoX (gpt-neox d36f623f and ea7aefd8 agree): the maps are
+//! `reference/pub01` to `pub08` were written by GPT-NeoX (gpt-neox d36f623f and ea7aefd8 agree): the maps are
 //! its files, the order, tokens and checksums what its loader served. `rng_kat.json` is NumPy 1.26.4's.
 //! `data/mini/reference` was made in the same way for the miniature suite.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../examples/neox_maps/case.rs"]
+mod case;
+
+use case::Array;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use training_order::index_map::IndexMap;
-use training_order::loader::{Evaluation, n_sequences_wanted};
 use training_order::mmididx::Dataset;
-use training_order::npy::Array;
 use training_order::numpy_random::RandomState;
-use training_order::{Items, LoaderSettings, Split, TrainingIndex, TrainingOrder};
-
-/// What the loader of one of the three datasets was checked for.
-const N_EVALUATION_SEQUENCES: u64 = 40;
+use training_order::{
+    BatchPosition, Items, LoaderSettings, MapFiles, OrderError, TrainingIndex, TrainingOrder, npy,
+};
 
 #[test]
 fn pub01_a_split_and_several_evaluation_epochs() {
@@ -42,205 +42,252 @@ fn pub04_documents_longer_than_sequences() {
 }
 
 #[test]
-fn the_miniature_suite() {
-    let mini = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/mini");
-    for corpus in ["standard", "deduped"] {
-        let dataset = Dataset::open(&mini.join(corpus).join("document")).unwrap();
-        let settings = LoaderSettings {
-            items: Items::TrainDataPaths,
-            sequence_length: 128,
-            batch_size: 8,
-            n_steps: 2400,
-            seed: 1234,
-        };
-        let order = TrainingOrder::from_seed(dataset, &settings).unwrap();
-        let reference = mini.join("reference");
-        let prefix = format!("{corpus}_maps/document_train_0_indexmap_19200ns_128sl_1234s_");
-        check_maps(&reference, &prefix, order.index_map(), order.dataset());
-        let tokens = array(&reference.join(format!("{corpus}_tokens64.npy")));
-        let checksums = array(&reference.join(format!("{corpus}_crc32.npy")));
-        assert_eq!(checksums.len() as u64, order.n_sequences());
-        let sequences = (0..order.n_sequences()).map(|index| {
-            let mut sequence = Vec::new();
-            order
-                .read_tokens(TrainingIndex::new(index), 0..129, &mut sequence)
-                .unwrap();
-            sequence
-        });
-        check_sequences(corpus, sequences, tokens, &checksums);
-    }
+fn pub05_a_mixture_of_two_token_types() {
+    check_case("pub05_blend2_seq64");
 }
 
+#[test]
+fn pub06_ranks_accumulation_and_a_resumed_run() {
+    check_case("pub06_dp2_gas2_resume_seq8");
+}
+
+#[test]
+fn pub07_a_loader_that_ends_before_the_run() {
+    check_case("pub07_exact_fit_loader_short_seq8");
+}
+
+#[test]
+fn pub08_preshuffled_rows_across_shards() {
+    check_case("pub08_preshuffled_shards");
+}
+
+/// Compares everything that was recorded of a case.
 fn check_case(name: &str) {
     let folder = reference().join(name);
-    let case: Value = serde_json::from_slice(&fs::read(folder.join("case.json")).unwrap()).unwrap();
-    let parameters = &case["params"];
-    let number = |key: &str| u32::try_from(parameters[key].as_u64().unwrap()).unwrap();
-    let batch_size = number("micro_batch_size")
-        * number("gradient_accumulation_steps")
-        * number("data_parallel_size");
-    let (data, items) = if let Value::String(data) = &parameters["train_data_paths"][0] {
-        (data.clone(), Items::TrainDataPaths)
-    } else {
-        let split: Split = parameters["split"].as_str().unwrap().parse().unwrap();
-        (
-            parameters["data_path"].as_str().unwrap().to_owned(),
-            Items::DataPath { split },
-        )
-    };
-    let open = || Dataset::open(&folder.join(&data)).unwrap();
-    let sequence_length = number("seq_length");
-    let settings = LoaderSettings {
-        items,
-        sequence_length,
-        batch_size,
-        n_steps: number("train_iters"),
-        seed: number("seed"),
-    };
-    let order = TrainingOrder::from_seed(open(), &settings).unwrap();
-    let expected = folder.join("expected");
-    let infix = if items == Items::TrainDataPaths {
-        "_0"
-    } else {
-        ""
-    };
-    check_maps(
-        &expected,
-        &format!("train{infix}_"),
-        order.index_map(),
-        order.dataset(),
-    );
-    check_order(&expected, &order);
-
-    let evaluation = Evaluation {
-        interval: number("eval_interval"),
-        iters: number("eval_iters"),
-    };
-    let wanted = n_sequences_wanted(settings.n_steps, batch_size, evaluation);
-    for (place, part) in [(1, "valid"), (2, "test")] {
-        if !expected.join(format!("{part}_crc32.npy")).exists() {
-            continue;
-        }
-        let dataset = open();
-        let range: Range<u64> = match items {
-            Items::TrainDataPaths => 0..dataset.n_items(),
-            Items::DataPath { split } => split.ranges(dataset.n_items())[place].clone(),
-        };
-        let map = IndexMap::build(
-            &dataset,
-            range,
-            items.n_samples(wanted[place]),
-            sequence_length,
-            settings.seed,
-        )
-        .unwrap();
-        check_maps(&expected, &format!("{part}{infix}_"), &map, &dataset);
-        let n = usize::try_from(map.len().min(N_EVALUATION_SEQUENCES)).unwrap();
-        let sequences = map.shuffle_idx()[..n].iter().map(|&sample| {
-            let mut sequence = Vec::new();
-            map.read_tokens(&dataset, sample, 0..sequence_length + 1, &mut sequence)
-                .unwrap();
-            sequence
-        });
-        let tokens = array(&expected.join(format!("{part}_tokens64.npy")));
-        let checksums = array(&expected.join(format!("{part}_crc32.npy")));
-        check_sequences(part, sequences, tokens, &checksums);
+    let expected = arrays(&folder.join("expected"));
+    let ours = case::answer(&folder, &expected.keys().cloned().collect()).unwrap();
+    assert!(!expected.is_empty());
+    for (array, expected) in expected {
+        assert_eq!(
+            ours[&array].shape, expected.shape,
+            "{name}: shape of {array}"
+        );
+        assert!(ours[&array].numbers == expected.numbers, "{name}: {array}");
     }
 }
 
-/// Compares the three maps with GPT-NeoX's files.
-fn check_maps(folder: &Path, prefix: &str, map: &IndexMap, dataset: &Dataset) {
-    let file = |kind: &str| array(&folder.join(format!("{prefix}{kind}_idx.npy")));
-    let ours = |numbers: &[u32]| numbers.iter().copied().map(i64::from).collect::<Vec<_>>();
-    assert!(ours(map.doc_idx()) == file("doc"), "{prefix}doc_idx");
-    assert!(
-        ours(map.shuffle_idx()) == file("shuffle"),
-        "{prefix}shuffle_idx"
-    );
-    let samples = map.sample_idx(dataset).unwrap().into_iter().flatten();
-    assert!(
-        samples
-            .map(|n| i64::try_from(n).unwrap())
-            .eq(file("sample")),
-        "{prefix}sample_idx"
-    );
-}
-
-/// Compares steps, positions, samples and tokens with what GPT-NeoX's loader served.
-fn check_order(expected: &Path, order: &TrainingOrder) {
-    // Columns: step, micro-batch, data-parallel rank, position in the loader, member of the blend, sample.
-    let served = array(&expected.join("train_order.npy"));
-    assert_eq!(served.len() as u64, 6 * order.n_sequences());
-    for (index, row) in (0..).zip(served.as_chunks::<6>().0) {
-        let index = TrainingIndex::new(index);
-        assert_eq!(
-            i64::from(order.position(index).step),
-            row[0],
-            "step of {index}"
-        );
-        assert_eq!(
-            i64::try_from(index.get()).unwrap(),
-            row[3],
-            "position of {index}"
-        );
-        assert_eq!(
-            order.sample(index).map(i64::from),
-            Some(row[5]),
-            "sample of {index}"
-        );
-    }
-    let tokens = array(&expected.join("train_tokens64.npy"));
-    let checksums = array(&expected.join("train_crc32.npy"));
-    assert_eq!(checksums.len() as u64, order.n_sequences());
-    let sequences = (0..order.n_sequences())
-        .map(TrainingIndex::new)
-        .map(|index| {
-            let mut sequence = Vec::new();
-            order
-                .read_tokens(index, 0..order.sequence_length() + 1, &mut sequence)
-                .unwrap();
-            let spans = order.documents(index).unwrap();
-            let n_tokens: u64 = spans
-                .iter()
-                .map(|span| span.tokens.end - span.tokens.start)
-                .sum();
-            assert_eq!(n_tokens, sequence.len() as u64, "documents of {index}");
-            sequence
-        });
-    check_sequences("train", sequences, tokens, &checksums);
-}
-
-/// Compares whole sequences with their first 64 tokens and the CRC-32 of all as i32.
-fn check_sequences(
-    what: &str,
-    sequences: impl Iterator<Item = Vec<u32>>,
-    tokens64: Vec<i64>,
-    checksums: &[i64],
-) {
-    let mut tokens64 = tokens64.into_iter();
-    let mut n = 0;
-    for (sequence, &checksum) in sequences.zip(checksums) {
-        let first = sequence[..sequence.len().min(64)]
-            .iter()
-            .copied()
-            .map(i64::from);
+#[test]
+fn the_miniature_suite() {
+    for corpus in ["standard", "deduped"] {
+        let order = TrainingOrder::from_seed(mini(corpus), &mini_settings()).unwrap();
+        let member = &order.mixture().unwrap().members()[0];
+        let (map, files) = (member.index_map(), mini_maps(corpus));
         assert!(
-            tokens64.by_ref().take(first.len()).eq(first),
-            "{what}: tokens of {n}"
+            map.doc_idx()
+                .map(i64::from)
+                .eq(array(&files.doc_idx).numbers)
         );
-        let bytes: Vec<u8> = sequence
-            .iter()
-            .flat_map(|token| token.to_le_bytes())
-            .collect();
-        assert_eq!(
-            i64::from(crc32fast::hash(&bytes)),
-            checksum,
-            "{what}: checksum of {n}"
+        assert!(
+            map.shuffle_idx()
+                .map(i64::from)
+                .eq(array(&files.shuffle_idx).numbers)
         );
-        n += 1;
+        let starts = map
+            .sample_idx(member.dataset())
+            .unwrap()
+            .into_iter()
+            .flatten();
+        assert!(
+            starts
+                .map(|n| i64::try_from(n).unwrap())
+                .eq(array(&files.sample_idx).numbers)
+        );
+
+        // From GPT-NeoX's own maps, the order is the same, token for token.
+        let mapped = TrainingOrder::from_maps(mini(corpus), &files, &mini_settings()).unwrap();
+        mapped.mixture().unwrap().members()[0]
+            .index_map()
+            .check(&mini(corpus))
+            .unwrap();
+        let tokens = array(&mini_folder().join(format!("reference/{corpus}_tokens64.npy"))).numbers;
+        let checksums = array(&mini_folder().join(format!("reference/{corpus}_crc32.npy"))).numbers;
+        assert_eq!(checksums.len(), 19_200);
+        for (index, (tokens, checksum)) in
+            (0..).zip(tokens.as_chunks::<64>().0.iter().zip(checksums))
+        {
+            let index = TrainingIndex::new(index);
+            assert_eq!(order.sample(index), mapped.sample(index));
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            order.read_tokens(index, 0..129, &mut ours).unwrap();
+            mapped.read_tokens(index, 0..129, &mut theirs).unwrap();
+            assert_eq!(ours, theirs);
+            assert!(
+                ours[..64].iter().copied().map(i64::from).eq(*tokens),
+                "tokens of {index}"
+            );
+            let bytes: Vec<u8> = ours.iter().flat_map(|token| token.to_le_bytes()).collect();
+            assert_eq!(
+                i64::from(crc32fast::hash(&bytes)),
+                checksum,
+                "checksum of {index}"
+            );
+            assert_eq!(
+                order.documents(index).unwrap(),
+                mapped.documents(index).unwrap()
+            );
+        }
     }
-    assert_eq!(n, checksums.len(), "{what}: sequences");
-    assert_eq!(tokens64.next(), None, "{what}: all tokens compared");
+}
+
+#[test]
+fn a_map_that_is_no_permutation_is_refused() {
+    let refused = |change: fn(&mut BTreeMap<&'static str, Array>)| {
+        let folder = tempfile::tempdir().unwrap();
+        let files = mini_maps("standard");
+        let mut maps: BTreeMap<&str, Array> = BTreeMap::from([
+            ("doc", array(&files.doc_idx)),
+            ("sample", array(&files.sample_idx)),
+            ("shuffle", array(&files.shuffle_idx)),
+        ]);
+        change(&mut maps);
+        let prefix = folder.path().join("maps");
+        let copies = MapFiles::with_prefix(&prefix);
+        for (kind, path) in [
+            ("doc", &copies.doc_idx),
+            ("sample", &copies.sample_idx),
+            ("shuffle", &copies.shuffle_idx),
+        ] {
+            npy::write(path, &maps[kind].shape, &maps[kind].numbers).unwrap();
+        }
+        let error =
+            TrainingOrder::from_maps(mini("standard"), &copies, &mini_settings()).unwrap_err();
+        assert!(error.hint().is_some(), "{error}");
+        error.to_string()
+    };
+    // As the published map of seed 2: most of it is zero.
+    let zeros = refused(|maps| maps.get_mut("shuffle").unwrap().numbers[1000..19_000].fill(0));
+    assert!(
+        zeros.contains("maps_shuffle_idx.npy` is no permutation: 18000 entries from 1000 on"),
+        "{zeros}"
+    );
+    assert!(zeros.contains("seed 2"), "{zeros}");
+    let twice = refused(|maps| {
+        let shuffle = &mut maps.get_mut("shuffle").unwrap().numbers;
+        shuffle[7] = shuffle[6];
+    });
+    assert!(
+        twice.contains("entry 7 is") && twice.contains("which stands before it, too"),
+        "{twice}"
+    );
+    let beyond = refused(|maps| maps.get_mut("shuffle").unwrap().numbers[7] = 19_632);
+    assert!(
+        beyond.contains("entry 7 is 19632, which is not one of the 19632 samples"),
+        "{beyond}"
+    );
+    let foreign = refused(|maps| maps.get_mut("doc").unwrap().numbers[3] = 4564);
+    assert!(
+        foreign
+            .contains("maps_doc_idx.npy` is no permutation: entry 3 is 4564, the corpus has 4564"),
+        "{foreign}"
+    );
+    let lacking = refused(|maps| {
+        let documents = &mut maps.get_mut("doc").unwrap().numbers;
+        documents[3] = documents[4];
+    });
+    assert!(lacking.contains("times, but item"), "{lacking}");
+    let short = refused(|maps| {
+        let sample = maps.get_mut("sample").unwrap();
+        sample.numbers.truncate(200);
+        sample.shape[0] = 100;
+    });
+    assert!(
+        short.contains("has the shape [100, 2], the other maps ask for [19633, 2]"),
+        "{short}"
+    );
+    let other = refused(|maps| maps.get_mut("doc").unwrap().numbers.reverse());
+    assert!(
+        other.contains("does not end where the next one begins"),
+        "{other}"
+    );
+}
+
+#[test]
+fn one_wrong_document_is_found_by_check() {
+    let files = mini_maps("standard");
+    let folder = tempfile::tempdir().unwrap();
+    let doc_idx = folder.path().join("doc_idx.npy");
+    let mut documents = array(&files.doc_idx);
+    documents.numbers.swap(100, 2000);
+    npy::write(&doc_idx, &documents.shape, &documents.numbers).unwrap();
+    let files = MapFiles { doc_idx, ..files };
+    let order = TrainingOrder::from_maps(mini("standard"), &files, &mini_settings()).unwrap();
+    let error = order.check().unwrap_err().to_string();
+    assert!(
+        error.contains("does not end where the next one begins"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_run_the_loader_cannot_serve_is_refused() {
+    let settings = LoaderSettings {
+        items: Items::DataPath {
+            split: "1".parse().unwrap(),
+        },
+        n_steps: 19_632 / 8,
+        ..mini_settings()
+    };
+    let error = TrainingOrder::from_seed(mini("standard"), &settings).unwrap_err();
+    // 19,632 samples are built, one fewer is served.
+    assert!(
+        matches!(
+            error,
+            OrderError::Exhausted {
+                found: 19_631,
+                needed: 19_632,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let served = TrainingOrder::as_served(vec![(mini("standard"), 1.0)], &settings).unwrap();
+    assert_eq!(served.n_steps(), 19_632 / 8 - 1);
+    let last = served.position(TrainingIndex::new(served.n_sequences() - 1));
+    assert_eq!(
+        last,
+        BatchPosition {
+            step: 19_632 / 8 - 2,
+            row: 7
+        }
+    );
+    assert!(
+        served
+            .sample(TrainingIndex::new(served.n_sequences()))
+            .is_none()
+    );
+}
+
+fn mini_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/mini")
+}
+
+fn mini(corpus: &str) -> Dataset {
+    Dataset::open(&mini_folder().join(corpus).join("document")).unwrap()
+}
+
+fn mini_settings() -> LoaderSettings {
+    LoaderSettings {
+        items: Items::TrainDataPaths,
+        sequence_length: 128,
+        batch_size: 8,
+        n_steps: 2400,
+        seed: 1234,
+    }
+}
+
+fn mini_maps(corpus: &str) -> MapFiles {
+    let folder = mini_folder().join(format!("reference/{corpus}_maps"));
+    MapFiles::find(&folder.join("document"), "train_0", 19_200, 128, 1234).unwrap()
 }
 
 #[test]
@@ -313,6 +360,29 @@ fn reference() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference")
 }
 
-fn array(path: &Path) -> Vec<i64> {
-    Array::open(path).unwrap().iter().collect()
+/// Every `.npy` file of a folder, by its name.
+fn arrays(folder: &Path) -> BTreeMap<String, Array> {
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let named = files.map(|path| {
+        (
+            path.file_stem().unwrap().to_str().unwrap().to_owned(),
+            array(&path),
+        )
+    });
+    named.collect()
+}
+
+fn array(path: &Path) -> Array {
+    let array = npy::Array::open(path).unwrap();
+    let shape = array
+        .shape()
+        .iter()
+        .map(|n| usize::try_from(*n).unwrap())
+        .collect();
+    Array {
+        shape,
+        numbers: array.iter().collect(),
+    }
 }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use indicatif::{HumanBytes, HumanCount};
 use std::io::Write;
 use std::path::Path;
+use training_order::mmididx::Dataset;
 
 /// Checks the run file at `file` and reads all its inputs.
 ///
@@ -17,16 +18,20 @@ pub(crate) fn check(file: &Path) -> Result<()> {
     let inputs = inputs::open(&run, Depth::Everything)?;
     let mut out = std::io::stdout().lock();
     for (corpus, order) in &inputs.orders {
-        let (n_sequences, n_items) = (
-            HumanCount(order.n_sequences()),
-            HumanCount(order.dataset().n_items()),
-        );
-        let epochs = order.epochs();
+        let n_sequences = HumanCount(order.n_sequences());
+        let n_items = HumanCount(order.datasets().map(Dataset::n_items).sum());
+        let epochs = order
+            .epochs()
+            .map(|epochs| format!(", {epochs:.2} epochs"))
+            .unwrap_or_default();
+        let n_steps = order.n_steps();
         writeln!(
             out,
-            "corpus {corpus}: {n_sequences} sequences in {} steps, {epochs:.2} epochs of {n_items} documents",
-            order.n_steps()
+            "corpus {corpus}: {n_sequences} sequences in {n_steps} steps, from {n_items} items{epochs}"
         )?;
+        if let Some(source) = inputs.sources.get(corpus) {
+            writeln!(out, "  order: {source}")?;
+        }
     }
     for model in &run.models {
         let checkpoints: Vec<String> = model

@@ -3,9 +3,11 @@
 use super::mini_run_file;
 use crate::cli::{InspectOptions, Inspected};
 use crate::config::{Corpus, Overrides, Run};
-use crate::{corpora, failure, text};
+use crate::corpora::{self, OpenCorpus};
+use crate::{failure, text};
 use anyhow::Result;
 use std::io::Write;
+use std::ops::Range;
 use tokenizers::Tokenizer;
 use training_order::{TrainingIndex, TrainingOrder};
 
@@ -19,48 +21,41 @@ pub(crate) fn inspect(options: &InspectOptions) -> Result<()> {
     let file = options.file.clone().map_or_else(mini_run_file, Ok)?;
     let run = Run::load(&file, &Overrides::default())?;
     let corpus = choose(&run, options.corpus.as_deref())?;
-    let order = corpora::open(corpus)?;
+    let OpenCorpus { order, source, .. } = corpora::open(corpus)?;
     let tokenizer = corpus.tokenizer.as_deref().map(text::load).transpose()?;
+    let indices = wanted(corpus, &order, &options.what)?;
     let mut out = std::io::stdout().lock();
-    match options.what {
+    writeln!(out, "order: {source}")?;
+    for index in indices.map(TrainingIndex::new) {
+        show_sequence(&mut out, corpus, &order, tokenizer.as_ref(), index)?;
+    }
+    Ok(())
+}
+
+/// The training indices asked for.
+fn wanted(corpus: &Corpus, order: &TrainingOrder, what: &Inspected) -> Result<Range<u64>> {
+    let name = &corpus.name;
+    match *what {
         Inspected::Sequence { training_index } => {
             let index = u64::from(training_index);
-            if index >= order.n_sequences() {
-                return Err(failure::usage(
-                    format_args!(
-                        "the training index {index} is not among the sequences of `{}`",
-                        corpus.name
-                    ),
-                    format_args!("the last one is {}", order.n_sequences() - 1),
-                ));
+            if index < order.n_sequences() {
+                return Ok(index..index + 1);
             }
-            show_sequence(
-                &mut out,
-                corpus,
-                &order,
-                tokenizer.as_ref(),
-                TrainingIndex::new(index),
-            )
+            Err(failure::usage(
+                format_args!("the training index {index} is not among the sequences of `{name}`"),
+                format_args!("the last one is {}", order.n_sequences() - 1),
+            ))
         }
         Inspected::Batch { step } => {
-            if step >= order.n_steps() {
-                return Err(failure::usage(
-                    format_args!("step {step} is not among the steps of `{}`", corpus.name),
-                    format_args!("the last one is {}", order.n_steps() - 1),
-                ));
-            }
             let size = u64::from(order.batch_size());
             let first = u64::from(step) * size;
-            (first..first + size).try_for_each(|index| {
-                show_sequence(
-                    &mut out,
-                    corpus,
-                    &order,
-                    tokenizer.as_ref(),
-                    TrainingIndex::new(index),
-                )?;
-                Ok(writeln!(out)?)
-            })
+            if step < order.n_steps() {
+                return Ok(first..first + size);
+            }
+            Err(failure::usage(
+                format_args!("step {step} is not among the steps of `{name}`"),
+                format_args!("the last one is {}", order.n_steps() - 1),
+            ))
         }
     }
 }
@@ -104,7 +99,7 @@ fn show_sequence(
     order.read_tokens(index, 0..order.sequence_length() + 1, &mut tokens)?;
     writeln!(
         out,
-        "corpus {}  training index {}  step {}  row {}  sample {sample}",
+        "\ncorpus {}  training index {}  step {}  row {}  sample {sample}",
         corpus.name,
         index.get(),
         position.step,

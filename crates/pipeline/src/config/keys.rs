@@ -65,7 +65,32 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "corpus.data",
         "path",
-        "the `.idx` and `.bin` files, without these endings",
+        "the `.idx` and `.bin` files, without these endings; the `.bin` may be in shards (`-00000-of-00020.bin` and so on)",
+    ),
+    key(
+        "corpus.mixture.data",
+        "path",
+        "instead of `data`: one dataset of a weighted mixture, `[[corpus.mixture]]`, in the order of GPT-NeoX's `train-data-paths`",
+    ),
+    key(
+        "corpus.mixture.weight",
+        "number",
+        "its weight, in the order of `train-data-weights`",
+    ),
+    key(
+        "corpus.order",
+        "`seed`, `maps` or `preshuffled`, optional",
+        "what the training order is taken from; without it, `preshuffled` when each item is one sequence, `maps` when GPT-NeoX's own files for this run lie beside the corpus, else `seed`; `check` says which",
+    ),
+    key(
+        "corpus.maps",
+        "path, optional",
+        "GPT-NeoX's `_doc_idx.npy`, `_sample_idx.npy` and `_shuffle_idx.npy`, without these endings, where they lie elsewhere",
+    ),
+    key(
+        "corpus.split",
+        "text, optional",
+        "the run's `split`, such as `969, 30, 1`, where it had one `data-path`; without it, the run had `train-data-paths`, as all of Pythia",
     ),
     key(
         "corpus.tokenizer",

@@ -1,6 +1,7 @@
 //! The run file as it is written: TOML, kebab-case keys, unknown ones refused with a suggestion.
 
 use super::keys::KEYS;
+use crate::corpora::OrderSource;
 use crate::judges::JudgeChoice;
 use serde::Deserialize;
 use toml::Spanned;
@@ -45,12 +46,24 @@ pub(super) struct TimeTable {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct CorpusTable {
     pub(super) name: String,
-    pub(super) data: String,
+    pub(super) data: Option<String>,
+    pub(super) mixture: Option<Vec<MixtureTable>>,
+    pub(super) order: Option<OrderSource>,
+    pub(super) maps: Option<String>,
+    pub(super) split: Option<String>,
     pub(super) tokenizer: Option<String>,
     pub(super) sequence_length: u32,
     pub(super) batch_size: u32,
     pub(super) steps: u32,
     pub(super) seed: u32,
+}
+
+/// `[[corpus.mixture]]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct MixtureTable {
+    pub(super) data: String,
+    pub(super) weight: f64,
 }
 
 /// `[[model]]`

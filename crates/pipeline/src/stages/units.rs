@@ -1,6 +1,7 @@
 //! How the work of `probe` is cut: one unit, one parquet part, one fingerprint of all it depends on.
 
 use crate::config::{CheckpointFolder, Corpus, Model, Probe, Run};
+use crate::corpora::OrderSource;
 use crate::failure;
 use crate::fingerprint;
 use crate::inputs::{Content, Inputs, contents};
@@ -33,6 +34,9 @@ struct Basis<'a> {
     table_version: u32,
     suite: &'a str,
     corpus: &'a str,
+    order: Option<OrderSource>,
+    split: Option<String>,
+    weights: Vec<f64>,
     sequence_length: u32,
     batch_size: u32,
     steps: u32,
@@ -107,6 +111,9 @@ pub(super) fn cut(
                 table_version: VERDICTS.version,
                 suite: &run.suite,
                 corpus: &corpus.name,
+                order: inputs.sources.get(&corpus.name).copied(),
+                split: corpus.split.map(|split| split.to_string()),
+                weights: corpus.data.weights(),
                 sequence_length: corpus.sequence_length,
                 batch_size: corpus.batch_size,
                 steps: corpus.steps,

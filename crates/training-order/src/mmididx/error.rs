@@ -64,6 +64,18 @@ pub enum OpenError {
         /// Bytes there are.
         found: u64,
     },
+    /// Shards of two different sets lie side by side.
+    #[error(
+        "`{path}` is a shard of a set that ends with {last}, beside shards of one that ends with {other}"
+    )]
+    Shards {
+        /// The file.
+        path: PathBuf,
+        /// The last number of its set.
+        last: u64,
+        /// That of the others.
+        other: u64,
+    },
     /// The last item's entries make no sense.
     #[error(transparent)]
     LastItem(#[from] ReadError),
@@ -82,6 +94,18 @@ pub enum ReadError {
         /// How many there are.
         n_items: u64,
     },
+    /// A map of GPT-NeoX's names something that is not there.
+    #[error("`{path}`: entry {place} is {found}, which is not below {limit}")]
+    Map {
+        /// The `.npy` file.
+        path: PathBuf,
+        /// The entry, counted row by row.
+        place: u64,
+        /// Its value.
+        found: i64,
+        /// What it must be below.
+        limit: u64,
+    },
     /// The run has no such sequence.
     #[error("there is no sequence {training_index}: the run has {n_sequences}")]
     Sequence {
@@ -89,6 +113,18 @@ pub enum ReadError {
         training_index: u64,
         /// How many there are.
         n_sequences: u64,
+    },
+    /// An item of a preshuffled corpus is no sequence.
+    #[error("`{path}`: item {item} has {found} tokens where a preshuffled sequence has {expected}")]
+    NotPreshuffled {
+        /// The `.idx`.
+        path: PathBuf,
+        /// The item.
+        item: u64,
+        /// Its tokens.
+        found: u64,
+        /// Tokens of a sequence.
+        expected: u64,
     },
     /// A sequence has no such tokens.
     #[error("the sequence {training_index} has {len} tokens, not the tokens {} to {}", asked.start, asked.end)]
@@ -167,7 +203,7 @@ impl OpenError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                "name the two files without `.idx` and `.bin`; both must lie in the same folder"
+                "name the two files without `.idx` and `.bin`; both must lie in the same folder, the `.bin` whole or with all its shards"
             }
             Self::Io { .. } => return None,
             Self::Magic { .. } => {
@@ -182,6 +218,7 @@ impl OpenError {
                 "the file holds more than one index or its header is damaged: make it again"
             }
             Self::IdxLength { .. } | Self::ShortBin { .. } => DOWNLOAD,
+            Self::Shards { .. } => "keep each set of shards in a folder of its own",
             Self::LastItem(error) => return error.hint(),
         };
         Some(hint.to_owned())
@@ -197,6 +234,8 @@ impl ReadError {
             | Self::SequenceTokens { .. }
             | Self::Range { .. } => None,
             Self::Beyond { .. } => Some(DOWNLOAD.to_owned()),
+            Self::NotPreshuffled { .. } => Some("the corpus is not preshuffled, or for another sequence length".to_owned()),
+            Self::Map { .. } => Some("the map belongs to another corpus, or is damaged: rebuild it from the seed by leaving it out".to_owned()),
             Self::Size { .. } | Self::Pointer { .. } | Self::Token { .. } => {
                 Some(MISMATCH.to_owned())
             }

@@ -142,6 +142,52 @@ fn a_negative_token_is_refused() {
     );
 }
 
+/// The pair with its `.bin` cut into shards of these lengths, under these names.
+fn sharded(shards: &[(&str, usize)]) -> (TempDir, Result<Dataset, OpenError>) {
+    let (idx, bin) = pair();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.idx"), idx).unwrap();
+    let mut rest = &bin[..];
+    for (name, len) in shards {
+        let (shard, after) = rest.split_at(*len);
+        fs::write(folder.path().join(name), shard).unwrap();
+        rest = after;
+    }
+    let dataset = Dataset::open(&folder.path().join("a"));
+    (folder, dataset)
+}
+
+#[test]
+fn shards_are_read_as_one() {
+    // The second token is cut in two.
+    let (_folder, dataset) = sharded(&[("a-00000-of-00001.bin", 3), ("a-00001-of-00001.bin", 3)]);
+    let dataset = dataset.unwrap();
+    assert_eq!(read(&dataset, 0, 0..2).unwrap(), [1, 2]);
+    assert_eq!(read(&dataset, 1, 0..1).unwrap(), [259]);
+    assert_eq!(dataset.paths().count(), 3);
+}
+
+#[test]
+fn shards_that_do_not_belong_together_are_refused() {
+    let (_folder, dataset) = sharded(&[("a-00000-of-00002.bin", 3), ("a-00002-of-00002.bin", 3)]);
+    let missing = dataset.unwrap_err().to_string();
+    assert!(missing.ends_with("a-00001-of-00002.bin`"), "{missing}");
+    let (_folder, dataset) = sharded(&[("a-00000-of-00001.bin", 3), ("a-00001-of-00002.bin", 3)]);
+    let mixed = dataset.unwrap_err().to_string();
+    assert!(
+        mixed.contains(
+            "is a shard of a set that ends with 1, beside shards of one that ends with 2"
+        ),
+        "{mixed}"
+    );
+    let (_folder, dataset) = sharded(&[("a-00000-of-00001.bin", 3), ("a-00001-of-00001.bin", 2)]);
+    let short = dataset.unwrap_err().to_string();
+    assert!(
+        short.ends_with("a-00001-of-00001.bin` has 5 bytes, but its last item, 1, ends at byte 6"),
+        "{short}"
+    );
+}
+
 #[test]
 fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
