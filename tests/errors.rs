@@ -459,6 +459,35 @@ fn a_call_that_asks_for_nothing_there_is() {
             "hint: choose one with `--corpus`: standard, deduped",
         ],
     );
+    let batch = [
+        "inspect", "batch", "0", "--corpus", "standard", "--save", "x.csv",
+    ];
+    let texts = [
+        "x.csv` is of no format",
+        "hint: let its name end with `.npy` or `.parquet`",
+    ];
+    check(folder.path(), &pipeline(&root(), &batch), USAGE, &texts);
+    let batches = [
+        "inspect",
+        "batch",
+        "--steps",
+        "2399..2401",
+        "--corpus",
+        "standard",
+    ];
+    check(
+        folder.path(),
+        &pipeline(&root(), &batches),
+        USAGE,
+        &["step 2400 is not among", "hint: the last one is 2399"],
+    );
+    let document = ["inspect", "document", "4564", "--corpus", "standard"];
+    check(
+        folder.path(),
+        &pipeline(&root(), &document),
+        USAGE,
+        &["there is no document 4564", "hint: the last one is 4563"],
+    );
     let outcome = pipeline(folder.path(), &["run", "nothing.toml"]);
     check(
         folder.path(),

@@ -1,6 +1,6 @@
 //! `pipeline inspect`: what is shown is what GPT-NeoX's loader served.
 
-use crate::program::{mini, root, succeed};
+use crate::program::{mini, numbers as numbers_of, root, succeed, table, u32s};
 use training_order::npy::Array;
 
 #[test]
@@ -45,4 +45,74 @@ fn a_batch_is_its_sequences() {
     assert_eq!(batch.matches("corpus deduped  training index ").count(), 8);
     let (_, sequence) = one.split_once('\n').unwrap();
     assert!(batch.contains(sequence));
+}
+
+#[test]
+fn a_document_is_shown_with_every_sequence_that_holds_it() {
+    // Sequence 3 is cut from it: the two views agree.
+    let sequence = succeed(
+        &root(),
+        &["inspect", "sequence", "3", "--corpus", "standard"],
+    )
+    .stdout;
+    assert!(
+        sequence.contains("\n  document 238  tokens 991..1120  (129)\n"),
+        "{sequence}"
+    );
+    let document = succeed(
+        &root(),
+        &["inspect", "document", "238", "--corpus", "standard"],
+    )
+    .stdout;
+    assert!(
+        document.contains("\n  training index 3  step 0  row 3  tokens 991..1120\n"),
+        "{document}"
+    );
+    assert!(
+        document.contains("countFinalize() routine is called"),
+        "{document}"
+    );
+}
+
+#[test]
+fn batches_are_saved_for_other_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let save = |name: &str| {
+        let path = folder.path().join(name);
+        let arguments = [
+            "inspect", "batch", "--steps", "2..5", "--corpus", "deduped", "--save",
+        ];
+        succeed(
+            &root(),
+            &[&arguments[..], &[path.to_str().unwrap()]].concat(),
+        );
+        path
+    };
+    let reference = Array::open(&mini().join("reference/deduped_tokens64.npy")).unwrap();
+    let expected = |sequence: usize| reference.iter().skip((16 + sequence) * 64).take(64);
+
+    let array = Array::open(&save("x.npy")).unwrap();
+    assert_eq!(array.shape(), [24, 129]);
+    let numbers: Vec<i64> = array.iter().collect();
+    for (sequence, tokens) in numbers.chunks(129).enumerate() {
+        assert!(tokens[..64].iter().copied().eq(expected(sequence)));
+    }
+
+    save("x.parquet");
+    let frame = table(folder.path(), "x.parquet");
+    assert!(u32s(&frame, "training_index").into_iter().eq(16..40));
+    assert_eq!(u32s(&frame, "step")[23], 4);
+    let lists = frame.column("tokens").unwrap().list().unwrap();
+    for (sequence, tokens) in lists.amortized_iter().enumerate() {
+        let tokens = tokens.unwrap().deep_clone();
+        let tokens = numbers_of(tokens.u32().unwrap());
+        assert_eq!(tokens.len(), 129);
+        assert!(
+            tokens[..64]
+                .iter()
+                .copied()
+                .map(i64::from)
+                .eq(expected(sequence))
+        );
+    }
 }

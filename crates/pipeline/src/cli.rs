@@ -1,6 +1,7 @@
 //! The command line: types only; their doc comments are the manual.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// Is a training sequence more likely to be memorized the later the model met it?
@@ -82,7 +83,7 @@ pub(crate) struct InspectOptions {
     pub(crate) corpus: Option<String>,
 }
 
-/// A sequence or a batch.
+/// A sequence, a batch or a document.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Inspected {
     /// One sequence: its position, its documents, its tokens and its text.
@@ -90,9 +91,33 @@ pub(crate) enum Inspected {
         /// Ordinal in which the trainer consumed it, from 0.
         training_index: u32,
     },
-    /// The sequences of one optimizer step.
+    /// The sequences of one optimizer step, or of several.
     Batch {
         /// The step, from 0; the checkpoint `stepN` has seen the batches 0 to N − 1.
-        step: u32,
+        #[arg(required_unless_present = "steps")]
+        step: Option<u32>,
+        /// Steps instead, half-open: `0..10` is the first ten.
+        #[arg(long, value_name = "A..B", value_parser = parse_steps, conflicts_with = "step")]
+        steps: Option<Range<u32>>,
+        /// Writes the tokens to a file instead: `.npy`, `[sequences, tokens]`, or `.parquet`, a row a sequence.
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
     },
+    /// A document: its text, and every sequence of the training run that holds a piece of it.
+    Document {
+        /// Its number: the item of the `.idx`, from 0.
+        document: u64,
+        /// In a mixture: the dataset it belongs to, by its place in the run file, from 0.
+        #[arg(long, default_value_t = 0)]
+        member: usize,
+    },
+}
+
+/// `A..B`
+fn parse_steps(text: &str) -> Result<Range<u32>, String> {
+    let ends = text
+        .split_once("..")
+        .and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    ends.filter(|steps| !steps.is_empty())
+        .ok_or_else(|| "two steps with the first below the second, such as `0..10`".to_owned())
 }

@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     U32,
     I32,
     F64,
+    /// A list of u32, none of them null.
+    Tokens,
 }
 
 /// Where and when: one row per training sequence, written by the stage `plan`.
@@ -195,8 +197,37 @@ pub(crate) const MEMORIZATION_BY_TIME: Table = Table {
     sorted_by: &["model", "corpus", "checkpoint", "step_lo"],
 };
 
-/// All tables, in the order in which the stages write them.
-pub(crate) const TABLES: &[&Table] = &[&POSITIONS, &VERDICTS, &MEMORIZATION, &MEMORIZATION_BY_TIME];
+/// Tokens of whole sequences, as `inspect batch --save` writes them.
+pub(crate) const SEQUENCES: Table = Table {
+    name: "sequences",
+    path: "inspect batch --save FILE.parquet",
+    version: 1,
+    row: "one training sequence",
+    columns: &[
+        column(
+            "training_index",
+            Kind::U32,
+            "ordinal in which the trainer consumed the sequence, from 0",
+        ),
+        column("step", Kind::U32, "optimizer step that consumed it, from 0"),
+        column("row", Kind::U32, "place inside that step's batch"),
+        column(
+            "tokens",
+            Kind::Tokens,
+            "its token ids, one more than the context length",
+        ),
+    ],
+    sorted_by: &["training_index"],
+};
+
+/// All tables: those of the stages in the order in which they are written, then those of other commands.
+pub(crate) const TABLES: &[&Table] = &[
+    &POSITIONS,
+    &VERDICTS,
+    &MEMORIZATION,
+    &MEMORIZATION_BY_TIME,
+    &SEQUENCES,
+];
 
 const fn column(name: &'static str, kind: Kind, about: &'static str) -> Column {
     Column {
@@ -218,6 +249,9 @@ impl Table {
                 Kind::U32 => DataType::UInt32,
                 Kind::I32 => DataType::Int32,
                 Kind::F64 => DataType::Float64,
+                Kind::Tokens => {
+                    DataType::List(Arc::new(Field::new("item", DataType::UInt32, false)))
+                }
             };
             Field::new(column.name, data_type, column.nullable)
         });
@@ -241,6 +275,7 @@ impl Kind {
             Self::U32 => DataType::UInt32,
             Self::I32 => DataType::Int32,
             Self::F64 => DataType::Float64,
+            Self::Tokens => DataType::List(Box::new(DataType::UInt32)),
         }
     }
 }
@@ -279,6 +314,7 @@ impl fmt::Display for Kind {
             Self::U32 => "u32",
             Self::I32 => "i32",
             Self::F64 => "f64",
+            Self::Tokens => "list of u32",
         })
     }
 }

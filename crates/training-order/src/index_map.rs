@@ -6,6 +6,8 @@
 use crate::mmididx::{Dataset, ReadError};
 use crate::npy::{Array, NpyError};
 use crate::numpy_random::RandomState;
+use rayon::prelude::*;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -353,6 +355,116 @@ impl IndexMap {
         Ok(spans)
     }
 
+    /// Every sample that holds tokens of these documents, with the tokens of the document that it holds: one
+    /// parallel scan for all of them. In the order of `doc_idx`.
+    ///
+    /// # Errors
+    ///
+    /// When a size or an entry of a map cannot be read.
+    pub fn samples_with(
+        &self,
+        dataset: &Dataset,
+        documents: &HashSet<u64>,
+    ) -> Result<Vec<(u32, DocumentSpan)>, ReadError> {
+        let places = (0..self.doc_idx.len()).into_par_iter();
+        let wanted = |place: &u64| {
+            self.doc_idx
+                .get(*place)
+                .is_some_and(|document| documents.contains(&document.into()))
+        };
+        let found = places
+            .filter(wanted)
+            .map(|place| self.samples_of(dataset, place));
+        let mut found = found.collect::<Result<Vec<_>, _>>()?.concat();
+        found.retain(|(_, span)| !span.tokens.is_empty());
+        Ok(found)
+    }
+
+    /// The samples that hold tokens of the document at a place of `doc_idx`.
+    fn samples_of(
+        &self,
+        dataset: &Dataset,
+        place: u64,
+    ) -> Result<Vec<(u32, DocumentSpan)>, ReadError> {
+        let document = self.document(place, dataset)?;
+        let first = self.tokens_before(dataset, place)?;
+        let end = first + u64::from(dataset.item_len(document)?);
+        let len = u64::from(self.sequence_length);
+        // Sample s holds the tokens s·L ..= (s + 1)·L: a token at a border is in two.
+        let samples =
+            first.saturating_sub(1) / len..self.n_samples().min(end.saturating_sub(1) / len + 1);
+        let span = |sample: u64| {
+            let tokens = first.max(sample * len)..end.min((sample + 1) * len + 1);
+            let tokens = tokens.start - first..tokens.end.max(tokens.start) - first;
+            // Samples are fewer than 2³².
+            (
+                u32::try_from(sample).unwrap_or(u32::MAX),
+                DocumentSpan { document, tokens },
+            )
+        };
+        Ok(samples.map(span).collect())
+    }
+
+    /// Tokens of all documents before a place of `doc_idx`.
+    fn tokens_before(&self, dataset: &Dataset, place: u64) -> Result<u64, ReadError> {
+        let (from, mut tokens) = match &self.starts {
+            Starts::TokensBefore(before) => {
+                let block = usize::try_from(place / STRIDE).unwrap_or(usize::MAX);
+                (
+                    place / STRIDE * STRIDE,
+                    before.get(block).copied().unwrap_or(0),
+                )
+            }
+            Starts::SampleIdx(_) => {
+                // The last sample that begins at or before the place.
+                let (mut lo, mut hi) = (0, self.n_samples());
+                while lo + 1 < hi {
+                    let middle = lo.midpoint(hi);
+                    let (lower, upper) = if self.entry(middle)?.0 <= place {
+                        (middle, hi)
+                    } else {
+                        (lo, middle)
+                    };
+                    (lo, hi) = (lower, upper);
+                }
+                let (from, skipped) = self.entry(lo)?;
+                if from <= place {
+                    (
+                        from,
+                        (lo * u64::from(self.sequence_length)).saturating_sub(skipped),
+                    )
+                } else {
+                    (0, 0)
+                }
+            }
+        };
+        for place in from..place {
+            tokens += u64::from(dataset.item_len(self.document(place, dataset)?)?);
+        }
+        Ok(tokens)
+    }
+
+    /// An entry of `sample_idx` as it was read from a file.
+    fn entry(&self, sample: u64) -> Result<(u64, u64), ReadError> {
+        let Starts::SampleIdx(array) = &self.starts else {
+            return Ok((0, 0));
+        };
+        let number = |column: u64, limit: u64| {
+            let place = 2 * sample + column;
+            let found = array.get(place).unwrap_or(-1);
+            u64::try_from(found)
+                .ok()
+                .filter(|found| *found < limit)
+                .ok_or_else(|| ReadError::Map {
+                    path: array.path().to_owned(),
+                    place,
+                    found,
+                    limit,
+                })
+        };
+        Ok((number(0, self.doc_idx.len())?, number(1, 1 << 31)?))
+    }
+
     /// Calls `with` for each document that `tokens` of a sample are cut from.
     fn visit(
         &self,
@@ -390,21 +502,9 @@ impl IndexMap {
                     .saturating_sub(1);
                 (block as u64 * STRIDE, token - before[block])
             }
-            Starts::SampleIdx(array) => {
-                let number = |column: u64, limit: u64| {
-                    let entry = 2 * sample + column;
-                    let found = array.get(entry).unwrap_or(-1);
-                    u64::try_from(found)
-                        .ok()
-                        .filter(|found| *found < limit)
-                        .ok_or_else(|| ReadError::Map {
-                            path: array.path().to_owned(),
-                            place: entry,
-                            found,
-                            limit,
-                        })
-                };
-                (number(0, self.doc_idx.len())?, number(1, 1 << 31)? + token)
+            Starts::SampleIdx(_) => {
+                let (place, first) = self.entry(sample)?;
+                (place, first + token)
             }
         };
         loop {

@@ -79,5 +79,5 @@ pub use index_map::{BuildError, DocumentSpan, MapError, MapFiles};
 pub use loader::{Items, Part, Split, SplitError};
 pub use mixture::{Member, Mixture};
 pub use mmididx::{OpenError, ReadError};
-pub use order::{LoaderSettings, OrderError, TrainingOrder};
+pub use order::{Exposure, LoaderSettings, OrderError, TrainingOrder};
 pub use position::{BatchPosition, Checkpoint, TrainingIndex};

@@ -3,8 +3,7 @@
 //! Format: `numpy/lib/format.py`, versions 1 to 3; little-endian, C order.
 
 use crate::map::Map;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -147,36 +146,79 @@ impl Array {
     }
 }
 
-/// Writes numbers row by row as an array of `shape`, in 64 bits each.
+/// A number as a `.npy` file stores it.
+pub trait Element: sealed::Sealed {
+    /// NumPy's name of the type.
+    const DESCR: &str;
+
+    /// Writes it, little-endian.
+    ///
+    /// # Errors
+    ///
+    /// When `sink` cannot be written.
+    fn write(self, sink: &mut impl Write) -> io::Result<()>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! element {
+    ($number:ty, $descr:literal) => {
+        impl sealed::Sealed for $number {}
+
+        impl Element for $number {
+            const DESCR: &str = $descr;
+
+            fn write(self, sink: &mut impl Write) -> io::Result<()> {
+                sink.write_all(&self.to_le_bytes())
+            }
+        }
+    };
+}
+
+element!(u16, "<u2");
+element!(u32, "<u4");
+element!(i64, "<i8");
+
+/// Writes numbers row by row as an array of `shape`.
 ///
 /// # Errors
 ///
-/// When the numbers do not fill the shape, or the file cannot be written.
-pub fn write(path: &Path, shape: &[usize], numbers: &[i64]) -> io::Result<()> {
-    if shape.iter().product::<usize>() != numbers.len() {
-        let problem = format!("{} numbers do not fill the shape {shape:?}", numbers.len());
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
-    }
+/// When the numbers do not fill the shape, or `sink` cannot be written.
+pub fn write<T: Element>(
+    sink: &mut impl Write,
+    shape: &[usize],
+    numbers: impl IntoIterator<Item = T>,
+) -> io::Result<()> {
     let lengths: Vec<String> = shape.iter().map(ToString::to_string).collect();
     // A tuple of one has a comma.
     let lengths = lengths.join(", ") + if shape.len() == 1 { "," } else { "" };
-    let header = format!("{{'descr': '<i8', 'fortran_order': False, 'shape': ({lengths}), }}");
+    let header = format!(
+        "{{'descr': '{}', 'fortran_order': False, 'shape': ({lengths}), }}",
+        T::DESCR
+    );
     // The numbers begin at a multiple of 64; a line feed ends the header.
     let width = (10 + header.len() + 1).next_multiple_of(64) - 10;
-    let mut file = BufWriter::new(File::create(path)?);
-    file.write_all(MAGIC)?;
-    file.write_all(&[1, 0])?;
+    sink.write_all(MAGIC)?;
+    sink.write_all(&[1, 0])?;
     // A shape has a few numbers: its text is far shorter than 2¹⁶.
-    file.write_all(
+    sink.write_all(
         &u16::try_from(width)
             .map_err(io::Error::other)?
             .to_le_bytes(),
     )?;
-    file.write_all(format!("{header:<0$}\n", width - 1).as_bytes())?;
+    sink.write_all(format!("{header:<0$}\n", width - 1).as_bytes())?;
+    let mut n = 0;
     for number in numbers {
-        file.write_all(&number.to_le_bytes())?;
+        number.write(sink)?;
+        n += 1;
     }
-    file.flush()
+    if n == shape.iter().product::<usize>() {
+        return Ok(());
+    }
+    let problem = format!("{n} numbers do not fill the shape {shape:?}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
 }
 
 impl Number {
@@ -292,7 +334,9 @@ mod tests {
         let path = folder.path().join("a.npy");
         for shape in [&[2, 3][..], &[6], &[3, 2, 1]] {
             let numbers = [1, -2, i64::MAX, i64::MIN, 0, 7];
-            write(&path, shape, &numbers).unwrap();
+            let mut bytes = Vec::new();
+            write(&mut bytes, shape, numbers).unwrap();
+            std::fs::write(&path, bytes).unwrap();
             let array = Array::open(&path).unwrap();
             assert_eq!(array.start % 64, 0);
             assert!(
@@ -304,7 +348,7 @@ mod tests {
             );
             assert!(array.iter().eq(numbers));
         }
-        assert!(write(&path, &[5], &[0; 6]).is_err());
+        assert!(write(&mut Vec::new(), &[5], [0_u16; 6]).is_err());
     }
 
     #[test]

@@ -5,6 +5,8 @@ use crate::loader::{Items, Part};
 use crate::mixture::{Member, Mixture};
 use crate::mmididx::{Dataset, ReadError};
 use crate::position::{BatchPosition, TrainingIndex};
+use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -39,6 +41,15 @@ enum Source {
     Preshuffled(Dataset),
 }
 
+/// A sequence that holds tokens of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposure {
+    /// The sequence.
+    pub training_index: TrainingIndex,
+    /// The document, and its tokens that the sequence holds.
+    pub span: DocumentSpan,
+}
+
 /// Why a corpus gives no order for a run.
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
@@ -51,6 +62,11 @@ pub enum OrderError {
     /// A corpus cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// There is no telling which documents stand where.
+    #[error(
+        "the corpus is preshuffled, or has no such dataset: it does not say which documents its sequences are cut from"
+    )]
+    NoDocuments,
     /// A setting that counts something is zero, or there is no dataset.
     #[error(
         "a run of {n_steps} steps of {batch_size} sequences of {sequence_length} tokens from {n_members} datasets has nothing to order"
@@ -397,6 +413,42 @@ impl TrainingOrder {
         }
     }
 
+    /// Every sequence of the run that holds tokens of these documents, in the order of training: one parallel scan
+    /// for all of them. `member` is the dataset they belong to, by its place in the configuration.
+    ///
+    /// # Errors
+    ///
+    /// When the corpus is preshuffled, which no longer says what its sequences are cut from, there is no such
+    /// dataset, or a size cannot be read.
+    pub fn exposures(
+        &self,
+        member: usize,
+        documents: &HashSet<u64>,
+    ) -> Result<Vec<Exposure>, OrderError> {
+        let mixture = self.mixture().ok_or(OrderError::NoDocuments)?;
+        let owner = mixture
+            .members()
+            .get(member)
+            .ok_or(OrderError::NoDocuments)?;
+        let mut spans: HashMap<u32, Vec<DocumentSpan>> = HashMap::new();
+        for (sample, span) in owner.index_map().samples_with(owner.dataset(), documents)? {
+            spans.entry(sample).or_default().push(span);
+        }
+        let indices = (0..self.n_sequences()).into_par_iter();
+        let found = indices.filter_map(|index| {
+            let (of, sample) = mixture.place(index)?;
+            Some((index, spans.get(&sample).filter(|_| of == member)?))
+        });
+        let exposures = found.flat_map_iter(|(index, spans)| {
+            let training_index = TrainingIndex::new(index);
+            spans.iter().map(move |span| Exposure {
+                training_index,
+                span: span.clone(),
+            })
+        });
+        Ok(exposures.collect())
+    }
+
     /// Member and sample of a sequence of the run.
     fn place(&self, index: TrainingIndex) -> Option<(usize, u32)> {
         let place = Some(index.get()).filter(|index| *index < self.n_sequences())?;
@@ -442,7 +494,7 @@ impl OrderError {
             Self::Build(error) => error.hint(),
             Self::Map(error) => error.hint(),
             Self::Read(error) => error.hint(),
-            Self::Nothing { .. } | Self::Weights { .. } | Self::Mixture { .. } => None,
+            Self::NoDocuments | Self::Nothing { .. } | Self::Weights { .. } | Self::Mixture { .. } => None,
             Self::Exhausted { .. } => Some(
                 "GPT-NeoX serves one sample fewer than it builds: the run that was trained had fewer steps, a smaller batch, or `train-data-paths` instead of a split"
                     .to_owned(),

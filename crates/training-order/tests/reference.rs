@@ -12,13 +12,14 @@ mod case;
 use case::Array;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use training_order::mmididx::Dataset;
 use training_order::numpy_random::RandomState;
 use training_order::{
-    BatchPosition, Items, LoaderSettings, MapFiles, OrderError, TrainingIndex, TrainingOrder, npy,
+    BatchPosition, Exposure, Items, LoaderSettings, MapFiles, OrderError, TrainingIndex,
+    TrainingOrder, npy,
 };
 
 #[test]
@@ -140,6 +141,31 @@ fn the_miniature_suite() {
 }
 
 #[test]
+fn exposures_are_those_of_a_search_through_all_sequences() {
+    for corpus in ["standard", "deduped"] {
+        let order = TrainingOrder::from_seed(mini(corpus), &mini_settings()).unwrap();
+        let files = mini_maps(corpus);
+        let mapped = TrainingOrder::from_maps(mini(corpus), &files, &mini_settings()).unwrap();
+        let wanted: HashSet<u64> = (0..order.mixture().unwrap().members()[0].dataset().n_items())
+            .step_by(37)
+            .collect();
+        let mut searched = Vec::new();
+        for training_index in (0..order.n_sequences()).map(TrainingIndex::new) {
+            let spans = order.documents(training_index).unwrap().into_iter();
+            let spans = spans.filter(|span| wanted.contains(&span.document));
+            searched.extend(spans.map(|span| Exposure {
+                training_index,
+                span,
+            }));
+        }
+        assert!(searched.len() > 500);
+        // Several copies of a document in one sequence come in the order of its tokens, both ways.
+        assert_eq!(order.exposures(0, &wanted).unwrap(), searched, "{corpus}");
+        assert_eq!(mapped.exposures(0, &wanted).unwrap(), searched, "{corpus}");
+    }
+}
+
+#[test]
 fn a_map_that_is_no_permutation_is_refused() {
     let refused = |change: fn(&mut BTreeMap<&'static str, Array>)| {
         let folder = tempfile::tempdir().unwrap();
@@ -157,7 +183,7 @@ fn a_map_that_is_no_permutation_is_refused() {
             ("sample", &copies.sample_idx),
             ("shuffle", &copies.shuffle_idx),
         ] {
-            npy::write(path, &maps[kind].shape, &maps[kind].numbers).unwrap();
+            write(path, &maps[kind]);
         }
         let error =
             TrainingOrder::from_maps(mini("standard"), &copies, &mini_settings()).unwrap_err();
@@ -218,7 +244,7 @@ fn one_wrong_document_is_found_by_check() {
     let doc_idx = folder.path().join("doc_idx.npy");
     let mut documents = array(&files.doc_idx);
     documents.numbers.swap(100, 2000);
-    npy::write(&doc_idx, &documents.shape, &documents.numbers).unwrap();
+    write(&doc_idx, &documents);
     let files = MapFiles { doc_idx, ..files };
     let order = TrainingOrder::from_maps(mini("standard"), &files, &mini_settings()).unwrap();
     let error = order.check().unwrap_err().to_string();
@@ -385,4 +411,10 @@ fn array(path: &Path) -> Array {
         shape,
         numbers: array.iter().collect(),
     }
+}
+
+fn write(path: &Path, array: &Array) {
+    let mut bytes = Vec::new();
+    npy::write(&mut bytes, &array.shape, array.numbers.iter().copied()).unwrap();
+    fs::write(path, bytes).unwrap();
 }

@@ -10,7 +10,8 @@ mod case;
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use training_order::npy;
@@ -39,11 +40,9 @@ fn run(case: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     let answers = case::answer(case, &expected)?;
     fs::create_dir_all(out)?;
     for (name, array) in answers {
-        npy::write(
-            &out.join(format!("{name}.npy")),
-            &array.shape,
-            &array.numbers,
-        )?;
+        let mut file = BufWriter::new(File::create(out.join(format!("{name}.npy")))?);
+        npy::write(&mut file, &array.shape, array.numbers)?;
+        file.flush()?;
     }
     Ok(())
 }
