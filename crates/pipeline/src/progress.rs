@@ -1,6 +1,7 @@
 //! Progress on stderr: one bar a stage on a terminal, one plain line a finished part elsewhere.
 
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -23,13 +24,15 @@ impl Progress {
             ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(Some(n_sequences), target);
-        let template = "{prefix:>5} [{bar:28}] {human_pos}/{human_len} sequences, {per_sec}, {eta} left  {msg}";
-        let style = ProgressStyle::with_template(template);
-        bar.set_style(
-            style
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("=> "),
-        );
+        let template =
+            "{prefix:>5} [{bar:28}] {human_pos}/{human_len} sequences, {speed}, {eta} left  {msg}";
+        let style =
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let speed = |state: &ProgressState, to: &mut dyn fmt::Write| {
+            // indicatif's own has four decimals.
+            let _ = write!(to, "{:.0}/s", state.per_sec());
+        };
+        bar.set_style(style.with_key("speed", speed).progress_chars("=> "));
         bar.set_prefix(stage);
         bar.enable_steady_tick(Duration::from_millis(200));
         Self {
