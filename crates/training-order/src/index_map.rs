@@ -634,10 +634,19 @@ pub fn permutations(
     )
 }
 
+/// The tokens of some items. Maps are as long as this says, so that it is not believed beyond what the `.bin` holds.
 fn n_tokens(dataset: &Dataset, items: Range<u64>) -> Result<u64, ReadError> {
-    items
-        .map(|item| dataset.item_len(item).map(u64::from))
-        .sum()
+    let sizes = items
+        .clone()
+        .map(|item| dataset.item_len(item).map(u64::from));
+    let n_tokens = sizes.sum::<Result<u64, _>>()?;
+    if n_tokens > dataset.n_tokens_held() {
+        // Some item lies outside, or several share their tokens, which is allowed.
+        items
+            .into_iter()
+            .try_for_each(|item| dataset.check_extent(item))?;
+    }
+    Ok(n_tokens)
 }
 
 fn check_shape(array: &Array, expected: &[u64]) -> Result<(), MapError> {

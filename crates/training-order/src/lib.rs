@@ -64,6 +64,7 @@
 //! ```
 
 pub mod blend;
+mod exposure;
 pub mod index_map;
 pub mod loader;
 mod map;
@@ -75,6 +76,7 @@ mod order;
 mod position;
 
 pub use blend::Blend;
+pub use exposure::ProbeExposure;
 pub use index_map::{BuildError, DocumentSpan, MapError, MapFiles};
 pub use loader::{Items, Part, Split, SplitError};
 pub use mixture::{Member, Mixture};

@@ -139,12 +139,7 @@ impl Dataset {
         let bytes = self
             .bin
             .slice(start, end)
-            .ok_or_else(|| ReadError::Beyond {
-                path: self.bin.path_of(end).to_owned(),
-                item,
-                end,
-                found: self.bin.len(),
-            })?;
+            .ok_or_else(|| self.beyond(item, end))?;
         self.header
             .token_type
             .decode(&bytes, into)
@@ -157,6 +152,24 @@ impl Dataset {
                 token: tokens.start + place,
                 found,
             })
+    }
+
+    /// Looks whether an item lies inside the `.bin`, without reading it.
+    ///
+    /// # Errors
+    ///
+    /// When it does not, there is no such item, or its size or pointer is out of range.
+    pub fn check_extent(&self, item: u64) -> Result<(), ReadError> {
+        let (start, end) = self.byte_range(item, 0..u64::from(self.item_len(item)?))?;
+        if start < end && end > self.bin.len() {
+            return Err(self.beyond(item, end));
+        }
+        Ok(())
+    }
+
+    /// How many tokens the `.bin` has room for.
+    pub fn n_tokens_held(&self) -> u64 {
+        self.bin.len() / self.header.token_type.width()
     }
 
     /// Reads every size, pointer and token; the largest token id, or `None` where there is no token.
@@ -193,6 +206,16 @@ impl Dataset {
         let start = base.checked_add(tokens.start * width).ok_or_else(wrong)?;
         let end = base.checked_add(tokens.end * width).ok_or_else(wrong)?;
         Ok((start, end))
+    }
+
+    fn beyond(&self, item: u64, end: u64) -> ReadError {
+        let path = self.bin.path_of(end).to_owned();
+        ReadError::Beyond {
+            path,
+            item,
+            end,
+            found: self.bin.len(),
+        }
     }
 
     fn no_item(&self, item: u64) -> ReadError {

@@ -12,14 +12,14 @@ mod case;
 use case::Array;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use training_order::mmididx::Dataset;
 use training_order::numpy_random::RandomState;
 use training_order::{
-    BatchPosition, Exposure, Items, LoaderSettings, MapFiles, OrderError, TrainingIndex,
-    TrainingOrder, npy,
+    BatchPosition, Exposure, Items, LoaderSettings, MapFiles, OrderError, ProbeExposure,
+    TrainingIndex, TrainingOrder, npy,
 };
 
 #[test]
@@ -162,6 +162,82 @@ fn exposures_are_those_of_a_search_through_all_sequences() {
         // Several copies of a document in one sequence come in the order of its tokens, both ways.
         assert_eq!(order.exposures(0, &wanted).unwrap(), searched, "{corpus}");
         assert_eq!(mapped.exposures(0, &wanted).unwrap(), searched, "{corpus}");
+    }
+}
+
+#[test]
+fn probe_exposures_are_those_of_a_search_through_all_windows() {
+    const LEN: usize = 64;
+    for (corpus, n_at_start, n_anywhere) in [
+        ("standard", Some(2050), Some(6235)),
+        ("deduped", None, None),
+    ] {
+        let order = TrainingOrder::from_seed(mini(corpus), &mini_settings()).unwrap();
+        let indices: Vec<TrainingIndex> =
+            (0..order.n_sequences()).map(TrainingIndex::new).collect();
+        let sequences: Vec<Vec<u32>> = indices
+            .iter()
+            .map(|index| {
+                let mut tokens = Vec::new();
+                order.read_tokens(*index, 0..129, &mut tokens).unwrap();
+                tokens
+            })
+            .collect();
+        let mut occurrences: HashMap<&[u32], Vec<(u32, usize)>> = sequences
+            .iter()
+            .map(|sequence| (&sequence[..LEN], Vec::new()))
+            .collect();
+        for (sequence, index) in sequences.iter().zip(&indices) {
+            for (offset, window) in sequence.windows(LEN).enumerate() {
+                if let Some(found) = occurrences.get_mut(window) {
+                    found.push((order.position(*index).step, offset));
+                }
+            }
+        }
+        let exposures = order.probe_exposures(&indices, 0..64).unwrap();
+        for ((sequence, index), exposure) in sequences.iter().zip(&indices).zip(&exposures) {
+            let own = order.position(*index).step;
+            let all = &occurrences[&sequence[..LEN]];
+            let count = |which: &dyn Fn(u32, usize) -> bool| {
+                u32::try_from(
+                    all.iter()
+                        .filter(|(step, offset)| which(*step, *offset))
+                        .count(),
+                )
+                .unwrap()
+            };
+            let expected = ProbeExposure {
+                before: count(&|step, _| step < own),
+                after: count(&|step, _| step > own),
+                same_step: count(&|step, _| step == own) - 1,
+                before_at_start: count(&|step, offset| step < own && offset == 0),
+                after_at_start: count(&|step, offset| step > own && offset == 0),
+                same_step_at_start: count(&|step, offset| step == own && offset == 0) - 1,
+                nearest_before: all
+                    .iter()
+                    .map(|found| found.0)
+                    .filter(|step| *step < own)
+                    .max(),
+                nearest_after: all
+                    .iter()
+                    .map(|found| found.0)
+                    .filter(|step| *step > own)
+                    .min(),
+            };
+            assert_eq!(*exposure, expected, "{corpus} {index}");
+        }
+        // Counted when the suite was made (`data/mini/README.md`).
+        let with = |which: fn(&ProbeExposure) -> u32| {
+            exposures
+                .iter()
+                .filter(|exposure| which(exposure) > 0)
+                .count()
+        };
+        let at_start =
+            with(|found| found.before_at_start + found.after_at_start + found.same_step_at_start);
+        let anywhere = with(|found| found.before + found.after + found.same_step);
+        assert!(n_at_start.is_none_or(|n| n == at_start), "{at_start}");
+        assert!(n_anywhere.is_none_or(|n| n == anywhere), "{anywhere}");
     }
 }
 
