@@ -104,7 +104,10 @@ fn cases() -> Result<Vec<Files>, Box<dyn Error>> {
                 .to_owned();
             let is_map =
                 ["doc_idx.npy", "sample_idx.npy", "shuffle_idx.npy"].contains(&name.as_str());
-            if (maps && is_map) || name.ends_with(".idx") || name.ends_with(".bin") {
+            let is_corpus = path
+                .extension()
+                .is_some_and(|ending| ending == "idx" || ending == "bin");
+            if (maps && is_map) || is_corpus {
                 let name = if is_map { format!("maps_{name}") } else { name };
                 files.push((name, fs::read(path)?));
             }
@@ -137,7 +140,7 @@ fn damage(random: &mut RandomState, bytes: &mut Vec<u8>) {
         bytes.push(0);
         return;
     }
-    let place = if random.next_u32() % 2 == 0 {
+    let place = if random.next_u32().is_multiple_of(2) {
         below(random, bytes.len().min(200))
     } else {
         below(random, bytes.len())
@@ -163,7 +166,11 @@ fn damage(random: &mut RandomState, bytes: &mut Vec<u8>) {
                 1 << 63,
                 u64::MAX,
             ];
-            let width = if random.next_u32() % 2 == 0 { 4 } else { 8 };
+            let width = if random.next_u32().is_multiple_of(2) {
+                4
+            } else {
+                8
+            };
             let field = fields[below(random, fields.len())].to_le_bytes();
             for (byte, new) in bytes[place..].iter_mut().zip(&field[..width]) {
                 *byte = *new;

@@ -253,7 +253,6 @@ fn push(hash: u64, token: u32) -> u64 {
 fn place(hash: u64, n_words: usize) -> (usize, u64) {
     let mixed = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     let mixed = mixed ^ (mixed >> 32);
-    #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
     let word = (mixed >> 6) as usize & (n_words - 1);
     (word, 1 << (mixed & 63))
 }
