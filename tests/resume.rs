@@ -43,7 +43,7 @@ fn a_run_goes_on_where_one_stopped() {
     let out = folder.path().join("out");
     run();
     let whole = tables(&out);
-    assert_eq!(whole.len(), 3 + 2 * 4);
+    assert_eq!(whole.len(), 4 + 2 * 4);
     assert_eq!(manifest(&out)["verdicts_resumed"], 0);
 
     fs::remove_file(out.join("verdicts/model=mini/checkpoint=600/part-00001.parquet")).unwrap();

@@ -33,6 +33,7 @@ fn the_main_job() {
     check_verdicts(&memorization);
     check_time(&memorization);
     check_bins(&memorization, &table(&out, "memorization_by_time.parquet"));
+    check_exposures(&table(&out, "exposures_by_step.parquet"));
     let manifest = manifest(&out);
     assert_eq!(manifest["status"], "finished");
     assert_eq!(manifest["rows"]["verdicts"], 153_600);
@@ -109,6 +110,29 @@ fn check_positions(positions: &DataFrame) {
                 .map(i64::from)
                 .eq(shuffle_idx.iter().take(19_200))
         );
+    }
+}
+
+/// At every point, the shares of documents are of one whole; later, no document has been met less often.
+fn check_exposures(exposures: &DataFrame) {
+    for (corpus, n_documents) in [("deduped", 2148), ("standard", 4564)] {
+        let ours = exposures
+            .clone()
+            .lazy()
+            .filter(col("corpus").eq(lit(corpus)))
+            .collect()
+            .unwrap();
+        let (checkpoint, n) = (u32s(&ours, "checkpoint"), u32s(&ours, "n_documents"));
+        let width = checkpoint.iter().filter(|step| **step == 2400).count();
+        let mut never = u32::MAX;
+        for (point, n) in n.chunks(width).enumerate() {
+            assert_eq!(n.iter().sum::<u32>(), n_documents, "{corpus} point {point}");
+            assert!(n[0] <= never);
+            never = n[0];
+        }
+        // Twelve ends of bins; the checkpoints are among them.
+        assert_eq!(n.len(), 12 * width);
+        assert_eq!(width, if corpus == "deduped" { 3 } else { 2 });
     }
 }
 
@@ -251,6 +275,6 @@ fn two_runs_of_a_model_write_identical_tables() {
         succeed(folder.path(), &["run", path.to_str().unwrap()]);
         tables(&folder.path().join("out"))
     });
-    assert_eq!(runs[0].len(), 4);
+    assert_eq!(runs[0].len(), 5);
     assert!(runs[0] == runs[1]);
 }

@@ -197,6 +197,26 @@ pub(crate) const MEMORIZATION_BY_TIME: Table = Table {
     sorted_by: &["model", "corpus", "checkpoint", "step_lo"],
 };
 
+/// How often documents had been met, written by the stage `plan`.
+pub(crate) const EXPOSURES_BY_STEP: Table = Table {
+    name: "exposures_by_step",
+    path: "exposures_by_step.parquet",
+    version: 1,
+    row: "one number of exposures at one point of the training run: at every end of a bin of steps, and at every checkpoint of the corpus' models; none where the corpus is preshuffled",
+    columns: &[
+        column("corpus", Kind::Text, "name of the corpus in the run file"),
+        column("checkpoint", Kind::U32, "optimizer steps trained"),
+        column(
+            "exposures",
+            Kind::U32,
+            "how often a document had been met: copies whose first token was an input at a step < checkpoint",
+        ),
+        column("n_documents", Kind::U32, "documents met exactly so often"),
+        column("share", Kind::F64, "n_documents / all documents"),
+    ],
+    sorted_by: &["corpus", "checkpoint", "exposures"],
+};
+
 /// Tokens of whole sequences, as `inspect batch --save` writes them.
 pub(crate) const SEQUENCES: Table = Table {
     name: "sequences",
@@ -223,6 +243,7 @@ pub(crate) const SEQUENCES: Table = Table {
 /// All tables: those of the stages in the order in which they are written, then those of other commands.
 pub(crate) const TABLES: &[&Table] = &[
     &POSITIONS,
+    &EXPOSURES_BY_STEP,
     &VERDICTS,
     &MEMORIZATION,
     &MEMORIZATION_BY_TIME,

@@ -380,6 +380,29 @@ impl IndexMap {
         Ok(found)
     }
 
+    /// For every place of `doc_idx`: its item, and the sample that holds the document's first token as an input;
+    /// `None` for an empty document and for tokens after the last sample.
+    ///
+    /// # Errors
+    ///
+    /// When a size or an entry of a map cannot be read.
+    pub fn first_samples(&self, dataset: &Dataset) -> Result<Vec<(u32, Option<u32>)>, ReadError> {
+        let mut tokens = 0;
+        let mut found = Vec::with_capacity(usize::try_from(self.doc_idx.len()).unwrap_or(0));
+        for item in self.doc_idx.iter() {
+            let len = u64::from(dataset.item_len(item.into())?);
+            let sample = tokens / u64::from(self.sequence_length);
+            let served = len > 0 && sample < self.n_samples();
+            // Samples are fewer than 2³².
+            found.push((
+                item,
+                served.then(|| u32::try_from(sample).unwrap_or(u32::MAX)),
+            ));
+            tokens += len;
+        }
+        Ok(found)
+    }
+
     /// The samples that hold tokens of the document at a place of `doc_idx`.
     fn samples_of(
         &self,

@@ -4,7 +4,7 @@ use crate::index_map::{BuildError, DocumentSpan, MapError, MapFiles};
 use crate::loader::{Items, Part};
 use crate::mixture::{Member, Mixture};
 use crate::mmididx::{Dataset, ReadError};
-use crate::position::{BatchPosition, TrainingIndex};
+use crate::position::{BatchPosition, Checkpoint, TrainingIndex};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -447,6 +447,72 @@ impl TrainingOrder {
             })
         });
         Ok(exposures.collect())
+    }
+
+    /// The training index of every sample of one dataset, `None` for those that the run does not reach: the inverse
+    /// of [`Self::sample`], held in memory. Empty where there is no such dataset.
+    pub fn inverse(&self, member: usize) -> Vec<Option<TrainingIndex>> {
+        let Some(mixture) = self.mixture() else {
+            return Vec::new();
+        };
+        let n_samples = mixture
+            .members()
+            .get(member)
+            .map_or(0, |member| member.index_map().n_samples());
+        let mut inverse = vec![None; usize::try_from(n_samples).unwrap_or(0)];
+        for index in 0..self.n_sequences() {
+            match mixture.place(index) {
+                // A sample that a small member serves twice keeps its first place.
+                Some((of, sample)) if of == member => {
+                    inverse[sample as usize].get_or_insert(TrainingIndex::new(index));
+                }
+                _ => {}
+            }
+        }
+        inverse
+    }
+
+    /// How many documents each of `checkpoints` had met 0, 1, 2 … times: one row a checkpoint, as long as the
+    /// largest number of epochs, plus one.
+    ///
+    /// A copy of a document is met at the step that takes its first token as input. In a run of more than one
+    /// epoch the copies are not one epoch after another: all of them are in one shuffle.
+    ///
+    /// # Errors
+    ///
+    /// When the corpus is preshuffled, which no longer says what its sequences are cut from, or a size cannot be
+    /// read.
+    pub fn exposures_by_step(
+        &self,
+        checkpoints: &[Checkpoint],
+    ) -> Result<Vec<Vec<u64>>, OrderError> {
+        let mixture = self.mixture().ok_or(OrderError::NoDocuments)?;
+        let n_epochs = mixture
+            .members()
+            .iter()
+            .map(|member| member.index_map().n_epochs())
+            .max()
+            .unwrap_or(0);
+        let width = usize::try_from(n_epochs).unwrap_or(0) + 1;
+        let mut counts = vec![vec![0; width]; checkpoints.len()];
+        for (number, member) in mixture.members().iter().enumerate() {
+            let inverse = self.inverse(number);
+            let mut met: Vec<(u32, Option<BatchPosition>)> = Vec::new();
+            for (item, sample) in member.index_map().first_samples(member.dataset())? {
+                let index =
+                    sample.and_then(|sample| inverse.get(sample as usize).copied().flatten());
+                met.push((item, index.map(|index| self.position(index))));
+            }
+            met.sort_unstable();
+            for copies in met.chunk_by(|a, b| a.0 == b.0) {
+                for (checkpoint, counts) in checkpoints.iter().zip(&mut counts) {
+                    let seen = copies.iter().filter_map(|(_, place)| *place);
+                    let n_met = seen.filter(|place| checkpoint.has_seen(*place)).count();
+                    counts[n_met] += 1;
+                }
+            }
+        }
+        Ok(counts)
     }
 
     /// Member and sample of a sequence of the run.

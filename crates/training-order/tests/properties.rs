@@ -75,6 +75,14 @@ proptest! {
             prop_assert_eq!(&tokens[..], &stream[first..=first + sequence_length as usize]);
         }
 
+        // Sample → training index is the inverse of training index → sample.
+        let inverse = order.inverse(0);
+        prop_assert_eq!(inverse.len() as u64, map.n_samples());
+        prop_assert_eq!(inverse.iter().flatten().count() as u64, order.n_sequences());
+        for (sample, index) in inverse.iter().enumerate() {
+            prop_assert!(index.is_none_or(|index| order.sample(index) == u32::try_from(sample).ok()));
+        }
+
         // Sequence → documents and document → sequences are each other's inverse.
         let mut searched = Vec::new();
         for training_index in (0..order.n_sequences()).map(TrainingIndex::new) {

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use training_order::mmididx::Dataset;
 use training_order::numpy_random::RandomState;
 use training_order::{
-    BatchPosition, Exposure, Items, LoaderSettings, MapFiles, OrderError, ProbeExposure,
-    TrainingIndex, TrainingOrder, npy,
+    BatchPosition, Checkpoint, Exposure, Items, LoaderSettings, MapFiles, OrderError,
+    ProbeExposure, TrainingIndex, TrainingOrder, npy,
 };
 
 #[test]
@@ -238,6 +238,64 @@ fn probe_exposures_are_those_of_a_search_through_all_windows() {
         let anywhere = with(|found| found.before + found.after + found.same_step);
         assert!(n_at_start.is_none_or(|n| n == at_start), "{at_start}");
         assert!(n_anywhere.is_none_or(|n| n == anywhere), "{anywhere}");
+    }
+}
+
+#[test]
+fn documents_are_met_as_often_as_a_search_finds_them() {
+    for corpus in ["standard", "deduped"] {
+        let order = TrainingOrder::from_seed(mini(corpus), &mini_settings()).unwrap();
+        let checkpoints = [0, 1, 600, 1200, 2400].map(Checkpoint::new);
+        let mut met: HashMap<u64, Vec<BatchPosition>> = HashMap::new();
+        for index in (0..order.n_sequences()).map(TrainingIndex::new) {
+            for span in order.documents(index).unwrap() {
+                // The last token of a sequence is only predicted; it is the first input of another one.
+                let is_input =
+                    order.documents(index).unwrap().last() != Some(&span) || span.tokens.end > 1;
+                if span.tokens.start == 0 && is_input {
+                    met.entry(span.document)
+                        .or_default()
+                        .push(order.position(index));
+                }
+            }
+        }
+        let n_items = order.mixture().unwrap().members()[0].dataset().n_items();
+        let counts = order.exposures_by_step(&checkpoints).unwrap();
+        for (checkpoint, counts) in checkpoints.iter().zip(counts) {
+            let mut expected = vec![0; counts.len()];
+            for document in 0..n_items {
+                let places = met.get(&document).into_iter().flatten();
+                expected[places.filter(|place| checkpoint.has_seen(**place)).count()] += 1;
+            }
+            assert_eq!(counts, expected, "{corpus} at {}", checkpoint.steps());
+        }
+    }
+}
+
+#[test]
+fn both_copies_of_a_document_are_in_one_shuffle() {
+    // With a share f of both epochs consumed, a document is met 0, 1 or 2 times with the probabilities
+    // (1 − f)², 2 f (1 − f) and f².
+    let order = TrainingOrder::from_seed(mini("deduped"), &mini_settings()).unwrap();
+    let counts = order
+        .exposures_by_step(&[Checkpoint::new(2400)])
+        .unwrap()
+        .remove(0);
+    let n: u64 = counts.iter().sum();
+    let share = |count: u64| {
+        f64::from(u32::try_from(count).unwrap()) / f64::from(u32::try_from(n).unwrap())
+    };
+    let f = order.epochs().unwrap() / 2.0;
+    for (count, expected) in counts
+        .iter()
+        .zip([(1.0 - f) * (1.0 - f), 2.0 * f * (1.0 - f), f * f])
+    {
+        // 2,148 documents: four standard errors.
+        let tolerance = 4.0 * (expected * (1.0 - expected) / 2148.0).sqrt();
+        assert!(
+            (share(*count) - expected).abs() < tolerance,
+            "{counts:?}, f = {f}"
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use crate::failure;
 use crate::inputs::{self, Depth, Inputs};
 use crate::manifest::{self, Manifest};
 use crate::stages::{self, Summary, SummaryRow};
-use crate::tables::{MEMORIZATION, MEMORIZATION_BY_TIME, POSITIONS, VERDICTS};
+use crate::tables::{EXPOSURES_BY_STEP, MEMORIZATION, MEMORIZATION_BY_TIME, POSITIONS, VERDICTS};
 use anyhow::{Context, Result};
 use indicatif::HumanCount;
 use std::fs;
@@ -58,7 +58,9 @@ fn run_stages(
     let wanted = |stage| only.is_none_or(|only| only == stage);
     if wanted(Stage::Plan) {
         let started = Instant::now();
-        manifest.rows(POSITIONS.name, stages::plan(run, inputs)?);
+        let planned = stages::plan(run, inputs)?;
+        manifest.rows(POSITIONS.name, planned.n_positions);
+        manifest.rows(EXPOSURES_BY_STEP.name, planned.n_exposures);
         manifest.seconds("plan", started.elapsed().as_secs_f64());
     }
     if wanted(Stage::Probe) {
@@ -84,6 +86,7 @@ fn discard(run: &Run) -> Result<()> {
     let files = [
         manifest::FILE,
         POSITIONS.path,
+        EXPOSURES_BY_STEP.path,
         MEMORIZATION.path,
         MEMORIZATION_BY_TIME.path,
     ];
@@ -144,6 +147,7 @@ fn show(run: &Run, summary: &Summary) -> Result<()> {
     writeln!(out)?;
     for path in [
         POSITIONS.path,
+        EXPOSURES_BY_STEP.path,
         VERDICTS.name,
         MEMORIZATION.path,
         MEMORIZATION_BY_TIME.path,
