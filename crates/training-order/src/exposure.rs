@@ -8,6 +8,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+/// Sequences between two questions whether the files are still whole.
+const ASK_EVERY: u64 = 1024;
+
 /// The occurrences of a probe's tokens in the training run, apart from the probe itself.
 ///
 /// An occurrence lies inside one sequence, at any offset. Those of the probe's own step, its own sequence among
@@ -53,6 +56,9 @@ impl TrainingOrder {
         (0..self.n_sequences()).into_par_iter().try_for_each_init(
             Vec::new,
             |sequence, index| {
+                if index.is_multiple_of(ASK_EVERY) {
+                    self.check_unchanged()?;
+                }
                 let index = TrainingIndex::new(index);
                 sequence.clear();
                 self.read_tokens(index, 0..self.sequence_length() + 1, sequence)?;

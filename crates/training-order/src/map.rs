@@ -1,5 +1,6 @@
 //! A file mapped into memory, with bounds-checked reads.
 
+use crate::mmididx::ReadError;
 use memmap2::Mmap;
 use std::fs::File;
 use std::io;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(crate) struct Map {
     path: PathBuf,
+    file: File,
     /// Nothing for an empty file, which cannot be mapped.
     bytes: Option<Mmap>,
 }
@@ -20,6 +22,7 @@ impl Map {
         let bytes = if is_empty { None } else { Some(map(&file)?) };
         Ok(Self {
             path: path.to_owned(),
+            file,
             bytes,
         })
     }
@@ -30,6 +33,19 @@ impl Map {
 
     pub(crate) fn len(&self) -> u64 {
         self.bytes().len() as u64
+    }
+
+    /// Refuses a file that has become shorter.
+    pub(crate) fn check_unchanged(&self) -> Result<(), ReadError> {
+        let opened = self.len();
+        match self.file.metadata().map(|metadata| metadata.len()) {
+            Ok(found) if found < opened => Err(ReadError::Shrunk {
+                path: self.path.clone(),
+                opened,
+                found,
+            }),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -61,6 +77,7 @@ impl Map {
 fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: the map is read-only. Should another process change the file meanwhile, the bytes change under
     // us: every read is a copy that is checked afterwards, so that this gives wrong tokens but no undefined
-    // value; should the file be cut short, the system ends the program with SIGBUS.
+    // value; should the file be cut short, the system ends the program with SIGBUS, which `check_unchanged`
+    // prevents where it is asked in time.
     unsafe { Mmap::map(file) }
 }

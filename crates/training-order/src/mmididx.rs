@@ -167,6 +167,21 @@ impl Dataset {
         Ok(())
     }
 
+    /// Refuses files that have become shorter since they were opened: reading beyond the end of a mapped file ends
+    /// the program with SIGBUS.
+    ///
+    /// Asking the system takes longer than reading a sequence, so that reads do not ask. Whoever reads many
+    /// sequences asks now and then, as `pipeline` does for each chunk of probes; what is cut in between still does
+    /// harm.
+    ///
+    /// # Errors
+    ///
+    /// When a file has.
+    pub fn check_unchanged(&self) -> Result<(), ReadError> {
+        self.idx.check_unchanged()?;
+        self.bin.check_unchanged()
+    }
+
     /// How many tokens the `.bin` has room for.
     pub fn n_tokens_held(&self) -> u64 {
         self.bin.len() / self.header.token_type.width()

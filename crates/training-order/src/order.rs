@@ -302,6 +302,15 @@ impl TrainingOrder {
         epochs
     }
 
+    /// Refuses a corpus whose files have become shorter: see [`Dataset::check_unchanged`].
+    ///
+    /// # Errors
+    ///
+    /// When a file has.
+    pub fn check_unchanged(&self) -> Result<(), ReadError> {
+        self.datasets().try_for_each(Dataset::check_unchanged)
+    }
+
     /// Reads everything that the order could ever need: sizes, pointers, tokens and maps. Gives the largest token
     /// id, or `None` where there is no token.
     ///

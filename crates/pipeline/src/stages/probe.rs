@@ -118,6 +118,7 @@ fn judge_unit(
     let mut tokens = Vec::new();
     for chunk in unit.training_indices.chunks(judge.n_at_once()) {
         tokens.clear();
+        order.check_unchanged()?;
         for &index in chunk {
             order.read_tokens(
                 TrainingIndex::new(u64::from(index)),

@@ -1,6 +1,6 @@
 //! The tokens: one `.bin`, or the published shards of one, read as if put end to end.
 
-use super::OpenError;
+use super::{OpenError, ReadError};
 use crate::map::Map;
 use std::borrow::Cow;
 use std::fs;
@@ -54,6 +54,13 @@ impl Bin {
         self.files
             .get(file)
             .map_or(Path::new(""), |(_, map)| map.path())
+    }
+
+    /// Refuses files that have become shorter.
+    pub(super) fn check_unchanged(&self) -> Result<(), ReadError> {
+        self.files
+            .iter()
+            .try_for_each(|(_, map)| map.check_unchanged())
     }
 
     /// The bytes `start..end`, copied together where they lie in several files.

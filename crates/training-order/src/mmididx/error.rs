@@ -184,6 +184,16 @@ pub enum ReadError {
         /// Bytes there are.
         found: u64,
     },
+    /// The file has become shorter since it was opened.
+    #[error("`{path}` had {opened} bytes when it was opened, and has {found} now")]
+    Shrunk {
+        /// The file.
+        path: PathBuf,
+        /// Its length then.
+        opened: u64,
+        /// Its length now.
+        found: u64,
+    },
     /// A token id is negative or above 2³² − 1.
     #[error("`{path}`: token {token} of item {item} is {found}, which is no token id")]
     Token {
@@ -234,6 +244,7 @@ impl ReadError {
             | Self::SequenceTokens { .. }
             | Self::Range { .. } => None,
             Self::Beyond { .. } => Some(DOWNLOAD.to_owned()),
+            Self::Shrunk { .. } => Some("another program writes the file: let it finish, then begin again".to_owned()),
             Self::NotPreshuffled { .. } => Some("the corpus is not preshuffled, or for another sequence length".to_owned()),
             Self::Map { .. } => Some("the map belongs to another corpus, or is damaged: rebuild it from the seed by leaving it out".to_owned()),
             Self::Size { .. } | Self::Pointer { .. } | Self::Token { .. } => {

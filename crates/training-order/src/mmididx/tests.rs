@@ -189,6 +189,29 @@ fn shards_that_do_not_belong_together_are_refused() {
 }
 
 #[test]
+fn a_file_that_is_cut_short_while_it_is_read_is_refused() {
+    let (idx, mut bin) = pair();
+    // Beyond a page, so that the cut takes mapped memory away.
+    bin.resize(1 << 16, 0);
+    let (folder, dataset) = open(&idx, &bin);
+    let dataset = dataset.unwrap();
+    assert!(read(&dataset, 0, 0..2).is_ok());
+    fs::File::options()
+        .write(true)
+        .open(folder.path().join("a.b.bin"))
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    let error = dataset.check_unchanged().unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.ends_with("a.b.bin` had 65536 bytes when it was opened, and has 0 now"),
+        "{text}"
+    );
+    assert!(error.hint().is_some());
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let error = Dataset::open(&folder.path().join("nothing")).unwrap_err();

@@ -77,6 +77,7 @@ fn save_parquet(path: &Path, order: &TrainingOrder, indices: Range<u64>) -> Resu
         let mut writer = BatchWriter::new(file, &SEQUENCES, &Footer::default())?;
         let mut first = indices.start;
         while first < indices.end {
+            order.check_unchanged()?;
             let end = indices.end.min(first + BATCH);
             writer.write(columns(order, first..end)?)?;
             first = end;
