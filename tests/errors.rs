@@ -303,14 +303,19 @@ fn a_run_file_with_a_typo() {
     let unknown = with("batch-size = 8", "batchsize = 8");
     let texts = ["run.toml`: line 21: unknown key `corpus.batchsize`; did you mean `batch-size`?"];
     check(folder.path(), &unknown, USAGE, &texts);
-    let missing = with("batch-size = 8", "");
+    let missing = with("sequence-length = 128", "");
+    let texts = [
+        "run.toml`: a value does not fit",
+        "missing field `sequence-length`",
+    ];
+    check(folder.path(), &missing, USAGE, &texts);
+    let missing = with("batch-size = 8", "data-parallel-size = 8");
     check(
         folder.path(),
         &missing,
         USAGE,
         &[
-            "run.toml`: a value does not fit",
-            "missing field `batch-size`",
+            "run.toml`: corpus `standard`: batch-size: give either `batch-size`, or all of `micro-batch-size`",
         ],
     );
     let wrong = with("seed = 1234", "seed = -1");

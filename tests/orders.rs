@@ -1,8 +1,9 @@
 //! One corpus in every form that GPT-NeoX leaves behind gives the same sequences at the same steps.
 
-use crate::program::{RunFile, manifest, mini, succeed, table, u16s, u32s};
+use crate::program::{RunFile, manifest, mini, succeed, table, tables, u16s, u32s};
 use std::fs;
 use std::path::Path;
+use tempfile::TempDir;
 use training_order::mmididx::{Dataset, TokenType, Writer};
 use training_order::{Items, LoaderSettings, TrainingIndex, TrainingOrder};
 
@@ -99,4 +100,71 @@ fn a_preshuffled_corpus_is_recognized() {
     assert_eq!(sequences(folder.path(), &file), from_seed);
     let positions = table(&folder.path().join("out"), "positions.parquet");
     assert_eq!(positions.column("sample").unwrap().null_count(), 19_200);
+}
+
+/// Runs `file` with `from` replaced by `to` in its text, and gives the folder.
+fn reworded(from: &str, to: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let path = RunFile::default().write(folder.path());
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from));
+    fs::write(&path, text.replace(from, to)).unwrap();
+    succeed(folder.path(), &["run", path.to_str().unwrap()]);
+    folder
+}
+
+#[test]
+fn a_batch_is_what_all_ranks_read_in_a_step() {
+    let positions = |folder: TempDir| tables(&folder.path().join("out"));
+    let plain = positions(reworded("seed", "seed"));
+    let layout = "micro-batch-size = 2\ngradient-accumulation-steps = 4\ndata-parallel-size = 1";
+    assert_eq!(positions(reworded("batch-size = 8", layout)), plain);
+}
+
+#[test]
+fn a_mixture_is_weighted_by_its_documents_where_the_run_was() {
+    let data = |name: &str| mini().join(name).join("document");
+    let (standard, deduped) = (data("standard"), data("deduped"));
+    let plain = format!("data = '{}'", standard.display());
+    let mixture = |alpha: &str, weights: [&str; 2]| {
+        // The mixture stands after the corpus' own keys.
+        let members = [&standard, &deduped].map(|path| path.display().to_string());
+        let [first, second] = members;
+        let [a, b] = weights;
+        let tables = format!(
+            "seed = 1234\n\n[[corpus.mixture]]\ndata = '{first}'\n{a}\n[[corpus.mixture]]\ndata = '{second}'\n{b}\n"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let path = RunFile::default().write(folder.path());
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.replace(&plain, alpha).replace("seed = 1234", &tables);
+        fs::write(&path, text).unwrap();
+        succeed(folder.path(), &["run", path.to_str().unwrap()]);
+        let positions = table(&folder.path().join("out"), "positions.parquet");
+        u32s(&positions, "sample")
+    };
+    // `weights_by_num_docs` of `megatron/data/data_utils.py`, for these numbers of documents and alpha = 0.3.
+    let n = [&standard, &deduped]
+        .map(|path| f64::from(u32::try_from(Dataset::open(path).unwrap().n_items()).unwrap()));
+    let total = n[0] + n[1];
+    let flat = n.map(|n| (n / total).powf(0.3));
+    let weights = [0, 1].map(|i| flat[i] / (flat[0] + flat[1]) * (1.0 - n[i] / total));
+    let [a, b] = weights.map(|weight| format!("weight = {}", weight / (weights[0] + weights[1])));
+    let given = mixture("", [&a, &b]);
+    assert_eq!(mixture("weighted-sampler-alpha = 0.3", ["", ""]), given);
+    assert_ne!(mixture("weighted-sampler-alpha = 1.0", ["", ""]), given);
+}
+
+#[test]
+fn a_revision_may_count_in_other_steps() {
+    let folder = reworded("step{checkpoint}'", "step{revision}'\nrevision-factor = 2");
+    let run = &manifest(&folder.path().join("out"))["run"];
+    let checkpoints = run["models"][0]["checkpoints"].as_array().unwrap();
+    let found = checkpoints.iter().map(|checkpoint| {
+        let folder = checkpoint["folder"].as_str().unwrap();
+        let revision = folder.rsplit('/').next().unwrap().to_owned();
+        (checkpoint["steps"].as_u64().unwrap(), revision)
+    });
+    let expected = [(600, "step1200".to_owned()), (2400, "step4800".to_owned())];
+    assert_eq!(found.collect::<Vec<_>>(), expected);
 }

@@ -1,6 +1,8 @@
 //! From a run file to a `Run`: everything the stages read, typed and checked, paths absolute.
 
+mod corpus;
 mod keys;
+mod model;
 mod run_file;
 
 pub(crate) use keys::KEYS;
@@ -8,7 +10,7 @@ pub(crate) use keys::KEYS;
 use crate::corpora::OrderSource;
 use crate::judges::JudgeChoice;
 use gpt_neox::{DeviceChoice, Precision};
-use run_file::{CorpusTable, MixtureTable, ModelTable, ProbeTable, RunFile, TimeTable};
+use run_file::{ProbeTable, RunFile, TimeTable};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -76,8 +78,23 @@ pub(crate) struct Corpus {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Data {
     One(PathBuf),
-    /// Several, with their weights.
-    Mixture(Vec<(PathBuf, f64)>),
+    Mixture {
+        members: Vec<PathBuf>,
+        weights: Weights,
+    },
+}
+
+/// How often the members of a mixture are served.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Weights {
+    /// GPT-NeoX's `train-data-weights`.
+    Given(Vec<f64>),
+    /// GPT-NeoX's `weight_by_num_documents`.
+    ByDocuments {
+        /// GPT-NeoX's `weighted_sampler_alpha`.
+        alpha: f64,
+    },
 }
 
 /// A model and its checkpoints.
@@ -130,11 +147,11 @@ impl fmt::Display for ConfigError {
 }
 
 impl Data {
-    /// The weights of a mixture; 1 for a lone dataset.
-    pub(crate) fn weights(&self) -> Vec<f64> {
+    /// The weights of a mixture.
+    pub(crate) fn weights(&self) -> Option<&Weights> {
         match self {
-            Self::One(_) => vec![1.0],
-            Self::Mixture(members) => members.iter().map(|(_, weight)| *weight).collect(),
+            Self::One(_) => None,
+            Self::Mixture { weights, .. } => Some(weights),
         }
     }
 }
@@ -255,7 +272,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
     let mut names = BTreeSet::new();
     let corpora: Vec<Corpus> = corpus
         .into_iter()
-        .map(|table| check_corpus(table, folder, &probe, &mut names, &mut problems))
+        .map(|table| corpus::check_corpus(table, folder, &probe, &mut names, &mut problems))
         .collect();
     if corpora.is_empty() {
         problems.add("corpus", "there is none: add a `[[corpus]]`");
@@ -263,7 +280,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
     let mut names = BTreeSet::new();
     let models: Vec<Model> = model
         .into_iter()
-        .map(|table| check_model(table, folder, &corpora, &mut names, &mut problems))
+        .map(|table| model::check_model(table, folder, &corpora, &mut names, &mut problems))
         .collect();
     if models.is_empty() {
         problems.add("model", "there is none: add a `[[model]]`");
@@ -286,162 +303,6 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
             models,
         }),
         _ => Err(problems.0),
-    }
-}
-
-fn check_corpus(
-    table: CorpusTable,
-    folder: &Path,
-    probe: &Probe,
-    names: &mut BTreeSet<String>,
-    problems: &mut Problems,
-) -> Corpus {
-    let CorpusTable {
-        name,
-        data,
-        mixture,
-        order,
-        maps,
-        split,
-        tokenizer,
-        sequence_length,
-        batch_size,
-        steps,
-        seed,
-    } = table;
-    let place = |key: &str| format!("corpus `{name}`: {key}");
-    problems.name("corpus: name", &name, names);
-    problems.within(&place("sequence-length"), sequence_length, 1, 1 << 20);
-    problems.within(&place("batch-size"), batch_size, 1, 1 << 20);
-    problems.within(&place("steps"), steps, 1, i32::MAX.unsigned_abs());
-    if u64::from(batch_size) * u64::from(steps) > u64::from(u32::MAX) {
-        problems.add(
-            &place("steps"),
-            format_args!(
-                "{steps} steps of {batch_size} are more than {} sequences",
-                u32::MAX
-            ),
-        );
-    }
-    let needed = u32::from(probe.offset) + u32::from(probe.k) + u32::from(probe.l);
-    if u64::from(needed) > u64::from(sequence_length) + 1 {
-        problems.add(
-            &place("sequence-length"),
-            format_args!(
-                "a probe takes offset + k + l = {needed} tokens, a sequence has {}",
-                u64::from(sequence_length) + 1
-            ),
-        );
-    }
-    let resolve = |path: String| absolute(&folder.join(path));
-    let data = match (data, mixture) {
-        (Some(path), None) => Data::One(resolve(path)),
-        (None, Some(members)) if !members.is_empty() => {
-            if order.is_some_and(|order| order != OrderSource::Seed) || maps.is_some() {
-                problems.add(
-                    &place("mixture"),
-                    "its order is rebuilt from the seed: leave out `order` and `maps`",
-                );
-            }
-            let member = |MixtureTable { data, weight }| (resolve(data), weight);
-            Data::Mixture(members.into_iter().map(member).collect())
-        }
-        _ => {
-            problems.add(&place("data"), "give either `data` or a `mixture`");
-            Data::Mixture(Vec::new())
-        }
-    };
-    if maps.is_some() && order.is_some_and(|order| order != OrderSource::Maps) {
-        problems.add(
-            &place("maps"),
-            "`order` says that they are not used: leave one of the two out",
-        );
-    }
-    let split = split.and_then(|split| {
-        split
-            .parse()
-            .map_err(|error| problems.add(&place("split"), error))
-            .ok()
-    });
-    Corpus {
-        data,
-        order,
-        maps: maps.map(resolve),
-        split,
-        tokenizer: tokenizer.map(resolve),
-        name,
-        sequence_length,
-        batch_size,
-        steps,
-        seed,
-    }
-}
-
-fn check_model(
-    table: ModelTable,
-    folder: &Path,
-    corpora: &[Corpus],
-    names: &mut BTreeSet<String>,
-    problems: &mut Problems,
-) -> Model {
-    const STEP: &str = "{checkpoint}";
-    let ModelTable {
-        name,
-        corpus,
-        folder: template,
-        checkpoints,
-    } = table;
-    let place = |key: &str| format!("model `{name}`: {key}");
-    problems.name("model: name", &name, names);
-    let trained_on = corpora.iter().find(|candidate| candidate.name == corpus);
-    if trained_on.is_none() {
-        let known: Vec<&str> = corpora.iter().map(|corpus| corpus.name.as_str()).collect();
-        problems.add(
-            &place("corpus"),
-            format_args!("`{corpus}` is none of the corpora: {}", known.join(", ")),
-        );
-    }
-    if !template.contains(STEP) && checkpoints.len() > 1 {
-        problems.add(
-            &place("folder"),
-            format_args!(
-                "`{template}` names one folder for {} checkpoints: put `{STEP}` in it",
-                checkpoints.len()
-            ),
-        );
-    }
-    if checkpoints.is_empty() {
-        problems.add(&place("checkpoints"), "there is none");
-    }
-    let mut seen = BTreeSet::new();
-    for &steps in &checkpoints {
-        if !seen.insert(steps) {
-            problems.add(
-                &place("checkpoints"),
-                format_args!("{steps} is given twice"),
-            );
-        }
-        if let Some(corpus) = trained_on
-            && steps > corpus.steps
-        {
-            problems.add(
-                &place("checkpoints"),
-                format_args!(
-                    "{steps} lies after the last step of `{}`, {}",
-                    corpus.name, corpus.steps
-                ),
-            );
-        }
-    }
-    // Ascending, so that tables and bars come in the order of training.
-    let checkpoints = seen.into_iter().map(|steps| CheckpointFolder {
-        steps,
-        folder: absolute(&folder.join(template.replace(STEP, &steps.to_string()))),
-    });
-    Model {
-        checkpoints: checkpoints.collect(),
-        name,
-        corpus,
     }
 }
 

@@ -1,10 +1,11 @@
 //! From a corpus of the run file to its training order.
 
-use crate::config::{Corpus, Data};
+use crate::config::{Corpus, Data, Weights};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use training_order::blend::weights_by_documents;
 use training_order::mmididx::Dataset;
 use training_order::{Items, LoaderSettings, MapFiles, TrainingOrder};
 
@@ -49,9 +50,17 @@ fn opened(corpus: &Corpus) -> Result<OpenCorpus> {
         seed: corpus.seed,
     };
     let (path, dataset) = match &corpus.data {
-        Data::Mixture(members) => {
-            let open = |(path, weight): &(PathBuf, f64)| Ok((Dataset::open(path)?, *weight));
+        Data::Mixture { members, weights } => {
+            let open = |path: &PathBuf| Ok(Dataset::open(path)?);
             let members = members.iter().map(open).collect::<Result<Vec<_>>>()?;
+            let weights = match weights {
+                Weights::Given(weights) => weights.clone(),
+                Weights::ByDocuments { alpha } => {
+                    let n_documents: Vec<u64> = members.iter().map(Dataset::n_items).collect();
+                    weights_by_documents(&n_documents, *alpha)
+                }
+            };
+            let members = members.into_iter().zip(weights).collect();
             let order = TrainingOrder::blended(members, &settings)?;
             return Ok(OpenCorpus::new(order, OrderSource::Seed, Vec::new()));
         }

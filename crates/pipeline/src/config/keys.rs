@@ -78,6 +78,11 @@ pub(crate) const KEYS: &[Key] = &[
         "its weight, in the order of `train-data-weights`",
     ),
     key(
+        "corpus.weighted-sampler-alpha",
+        "number, optional",
+        "where the run had `weight_by_num_documents`: the weights come from the datasets' numbers of documents and this exponent, and `weight` is left out",
+    ),
+    key(
         "corpus.order",
         "`seed`, `maps` or `preshuffled`, optional",
         "what the training order is taken from; without it, `preshuffled` when each item is one sequence, `maps` when GPT-NeoX's own files for this run lie beside the corpus, else `seed`; `check` says which",
@@ -105,7 +110,22 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "corpus.batch-size",
         "sequences",
-        "sequences per optimizer step: micro-batch × accumulation × data-parallel size",
+        "sequences per optimizer step",
+    ),
+    key(
+        "corpus.micro-batch-size",
+        "sequences",
+        "instead of `batch-size`, with the next two: GPT-NeoX's `train_micro_batch_size_per_gpu`",
+    ),
+    key(
+        "corpus.gradient-accumulation-steps",
+        "count",
+        "micro-batches that each rank adds up before an optimizer step",
+    ),
+    key(
+        "corpus.data-parallel-size",
+        "count",
+        "ranks that read different sequences: GPUs / (model-parallel size × pipeline-parallel size)",
     ),
     key(
         "corpus.steps",
@@ -126,7 +146,12 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "model.folder",
         "path",
-        "folder of a checkpoint in Hugging Face layout; `{checkpoint}` stands for its number",
+        "folder of a checkpoint in Hugging Face layout; `{checkpoint}` stands for its optimizer steps, `{revision}` for the number in the name of its revision",
+    ),
+    key(
+        "model.revision-factor",
+        "integer, optional",
+        "how many times a checkpoint's optimizer steps its revision's number is: 1 without it; 2 for the models of Pythia v0 that were trained with batches of 2,048, whose `step143000` has done 71,500 steps",
     ),
     key(
         "model.checkpoints",

@@ -48,12 +48,16 @@ pub(super) struct CorpusTable {
     pub(super) name: String,
     pub(super) data: Option<String>,
     pub(super) mixture: Option<Vec<MixtureTable>>,
+    pub(super) weighted_sampler_alpha: Option<f64>,
     pub(super) order: Option<OrderSource>,
     pub(super) maps: Option<String>,
     pub(super) split: Option<String>,
     pub(super) tokenizer: Option<String>,
     pub(super) sequence_length: u32,
-    pub(super) batch_size: u32,
+    pub(super) batch_size: Option<u32>,
+    pub(super) micro_batch_size: Option<u32>,
+    pub(super) gradient_accumulation_steps: Option<u32>,
+    pub(super) data_parallel_size: Option<u32>,
     pub(super) steps: u32,
     pub(super) seed: u32,
 }
@@ -63,7 +67,7 @@ pub(super) struct CorpusTable {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct MixtureTable {
     pub(super) data: String,
-    pub(super) weight: f64,
+    pub(super) weight: Option<f64>,
 }
 
 /// `[[model]]`
@@ -73,6 +77,7 @@ pub(super) struct ModelTable {
     pub(super) name: String,
     pub(super) corpus: String,
     pub(super) folder: String,
+    pub(super) revision_factor: Option<u32>,
     pub(super) checkpoints: Vec<u32>,
 }
 

@@ -1,6 +1,6 @@
 //! How the work of `probe` is cut: one unit, one parquet part, one fingerprint of all it depends on.
 
-use crate::config::{CheckpointFolder, Corpus, Model, Probe, Run};
+use crate::config::{CheckpointFolder, Corpus, Model, Probe, Run, Weights};
 use crate::corpora::OrderSource;
 use crate::failure;
 use crate::fingerprint;
@@ -36,7 +36,7 @@ struct Basis<'a> {
     corpus: &'a str,
     order: Option<OrderSource>,
     split: Option<String>,
-    weights: Vec<f64>,
+    weights: Option<&'a Weights>,
     sequence_length: u32,
     batch_size: u32,
     steps: u32,
