@@ -211,6 +211,48 @@ fn a_file_that_is_cut_short_while_it_is_read_is_refused() {
     assert!(error.hint().is_some());
 }
 
+/// KiB of mapped files that are in memory.
+#[cfg(target_os = "linux")]
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssFile:"));
+    line.and_then(|line| line.split_whitespace().nth(1))
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+/// The Pile's `.idx` is 4.2 GB long; here it is all holes but for what is read.
+#[cfg(target_os = "linux")]
+#[test]
+fn opening_an_index_of_the_piles_size_does_not_read_it() {
+    use std::os::unix::fs::FileExt;
+    const N: u64 = 210_607_728;
+    const ITEM: u64 = 123_456_789;
+    let folder = tempfile::tempdir().unwrap();
+    let mut header = b"MMIDIDX\0\0".to_vec();
+    header.extend(1_u64.to_le_bytes());
+    header.push(8);
+    header.extend(N.to_le_bytes());
+    header.extend((N + 1).to_le_bytes());
+    let idx = fs::File::create_new(folder.path().join("a.b.idx")).unwrap();
+    idx.write_all_at(&header, 0).unwrap();
+    let sizes = header.len() as u64;
+    idx.write_all_at(&3_u32.to_le_bytes(), sizes + 4 * ITEM)
+        .unwrap();
+    idx.write_all_at(&2_u64.to_le_bytes(), sizes + 4 * N + 8 * ITEM)
+        .unwrap();
+    idx.set_len(sizes + 4 * N + 8 * N + 8 * (N + 1)).unwrap();
+    fs::write(folder.path().join("a.b.bin"), [9, 9, 1, 0, 2, 0, 3, 0]).unwrap();
+
+    let before = resident();
+    let dataset = Dataset::open(&folder.path().join("a.b")).unwrap();
+    assert_eq!(dataset.n_items(), N);
+    assert_eq!(read(&dataset, ITEM, 0..3).unwrap(), [1, 2, 3]);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 64 << 10, "{grown} KiB of the file were read");
+}
+
 #[test]
 fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
