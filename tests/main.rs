@@ -8,6 +8,7 @@
 
 mod errors;
 mod inspect;
+mod measures;
 mod orders;
 mod program;
 mod resume;

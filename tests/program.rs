@@ -56,6 +56,9 @@ pub(crate) fn succeed(folder: &Path, arguments: &[&str]) -> Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct RunFile {
     pub(crate) judge: &'static str,
+    pub(crate) precision: &'static str,
+    /// Further lines of `[probe]`.
+    pub(crate) probe: &'static str,
     pub(crate) k: u32,
     pub(crate) l: u32,
     pub(crate) offset: u32,
@@ -71,6 +74,8 @@ impl Default for RunFile {
     fn default() -> Self {
         Self {
             judge: "scripted",
+            precision: "f32",
+            probe: "",
             k: 32,
             l: 32,
             offset: 0,
@@ -89,6 +94,8 @@ impl RunFile {
     pub(crate) fn write(&self, folder: &Path) -> PathBuf {
         let Self {
             judge,
+            precision,
+            probe,
             k,
             l,
             offset,
@@ -104,7 +111,7 @@ impl RunFile {
 suite = "test"
 out = "out"
 device = "{device}"
-precision = "f32"
+precision = "{precision}"
 
 [probe]
 k = {k}
@@ -112,7 +119,7 @@ l = {l}
 offset = {offset}
 judge = "{judge}"
 part-size = {part_size}
-
+{probe}
 [memorization-by-time]
 bins = 12
 

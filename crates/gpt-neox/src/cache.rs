@@ -64,6 +64,20 @@ impl Cache {
         all
     }
 
+    /// The sequences at these places, as if they had read `n_tokens` and no more.
+    pub(crate) fn copy(&self, places: &Tensor<1, Int>, n_tokens: usize) -> Self {
+        let copy = |all: &Tensor<4>| all.clone().select(0, places.clone()).narrow(2, 0, n_tokens);
+        let layers = self.layers.iter().map(|layer| {
+            layer.as_ref().map(|layer| KeysAndValues {
+                keys: copy(&layer.keys),
+                values: copy(&layer.values),
+            })
+        });
+        Self {
+            layers: layers.collect(),
+        }
+    }
+
     /// Keeps the sequences at these places only.
     pub(crate) fn keep(&mut self, places: &Tensor<1, Int>) {
         for layer in self.layers.iter_mut().flatten() {

@@ -13,15 +13,19 @@
 //! Greedy decoding need not be run for this: up to the first miss it feeds the model exactly the true tokens,
 //! so that one pass over the true tokens decides.
 //!
+//! Beside this *exact* measure there are two more, which [`Measures`] asks for. The *score* (Biderman et al. 2023)
+//! decodes all l tokens and counts the places that are right, [`Verdict::n_matched`]; here the truth is the draft, and
+//! decoding begins at the first miss. The *likelihood* is that of the true continuation, [`Likelihood`].
+//!
 //! # Example
 //!
 //! ```no_run
-//! use gpt_neox::{DeviceChoice, GptNeox, Judge, Precision, Probes};
+//! use gpt_neox::{DeviceChoice, GptNeox, Judge, Measures, Precision, Probes};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut model = GptNeox::load("pythia-70m/step1000".as_ref(), DeviceChoice::Cpu, Precision::F32)?;
 //! let tokens: Vec<u32> = (0..128).collect();
-//! let verdicts = model.judge(&Probes::new(&tokens, 32, 32)?)?;
+//! let verdicts = model.judge(&Probes::new(&tokens, 32, 32)?, Measures::default())?;
 //! assert_eq!(verdicts.len(), 2);
 //! assert!(verdicts[0].n_prefix_matched <= 32);
 //! # Ok(())
@@ -35,11 +39,12 @@ mod gelu;
 mod likelihood;
 mod memorization;
 mod model;
+mod next_token;
 mod weights;
 
 pub use config::GptNeoxConfig;
 pub use device::{DeviceChoice, DeviceError, Precision};
 pub use likelihood::TokenLikelihood;
-pub use memorization::{Judge, JudgeError, ProbeError, Probes, Verdict};
+pub use memorization::{Judge, JudgeError, Likelihood, Measures, ProbeError, Probes, Verdict};
 pub use model::GptNeox;
-pub use weights::LoadError;
+pub use weights::{LoadError, checkpoint_files};

@@ -1,11 +1,12 @@
 //! k-token memorization: probes in, verdicts out.
 
-use crate::cache::Cache;
+mod group;
+
+use crate::config::GptNeoxConfig;
 use crate::device::DeviceChoice;
 use crate::model::GptNeox;
-use burn::tensor::Tensor;
+use group::judge_group;
 use rayon::prelude::*;
-use std::ops::Range;
 
 /// Prompts and their true continuations, cut from the training data.
 #[derive(Clone, Copy, Debug)]
@@ -15,11 +16,46 @@ pub struct Probes<'a> {
     l: usize,
 }
 
+/// What is asked of a model about each probe, besides the exact measure, which is always taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measures {
+    /// The memorization score: decode all l tokens and count the places that are right.
+    pub score: bool,
+    /// How likely the model finds the continuation.
+    pub likelihood: bool,
+    /// Greedy decoding may not choose token 0, the end of text, as under `min_length` in transformers' `generate`: a
+    /// continuation that holds it is then never memorized. Likelihoods are not touched.
+    pub suppress_eos: bool,
+}
+
 /// What the model did with a probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
     /// Leading continuation tokens that greedy decoding gets right, 0 … l.
     pub n_prefix_matched: u16,
+    /// The smallest margin, logit of the truth − highest other, over the positions that were decided: up to the first
+    /// miss, or all l. Negative where there is a miss.
+    pub margin: f32,
+    /// The smallest distance of these margins from 0: what other rounding would have to move to change
+    /// `n_prefix_matched`.
+    pub closest: f32,
+    /// Continuation tokens that greedy decoding gets right at their places, after a miss too; where the score was asked
+    /// for.
+    pub n_matched: Option<u16>,
+    /// Where it was asked for.
+    pub likelihood: Option<Likelihood>,
+}
+
+/// How likely a model finds a continuation, token by token, given the prompt and the true tokens before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Likelihood {
+    /// Mean of −ln p over the l continuation tokens, in nats.
+    pub surprisal: f32,
+    /// Sum of ln p over them: ln of the probability that sampling gives the continuation, for (n, p)-discoverable
+    /// extraction (Hayes et al. 2024).
+    pub logp_suffix: f32,
+    /// Places where the true token is the likeliest.
+    pub n_top1: u16,
 }
 
 /// Decides about probes.
@@ -29,10 +65,14 @@ pub trait Judge {
     /// # Errors
     ///
     /// When a probe does not fit the model, or the device fails.
-    fn judge(&mut self, probes: &Probes<'_>) -> Result<Vec<Verdict>, JudgeError>;
+    fn judge(
+        &mut self,
+        probes: &Probes<'_>,
+        measures: Measures,
+    ) -> Result<Vec<Verdict>, JudgeError>;
 
-    /// How many probes it is best asked about at once.
-    fn n_at_once(&self) -> usize;
+    /// How many probes of `len` tokens it is best asked about at once.
+    fn n_at_once(&self, len: usize) -> usize;
 }
 
 /// Why tokens are no probes.
@@ -82,9 +122,11 @@ pub enum JudgeError {
 
 /// Prompts that a CPU reads together: their activations stay in its caches.
 const CPU_PROMPTS: usize = 16;
-/// Probes that one CPU thread decides about together, once their prompts are read.
+/// Most probes that one CPU thread decides about together, once their prompts are read.
 const CPU_GROUP: usize = 256;
-/// Both on a GPU.
+/// Memory that the keys and values of such a group may take, in bytes.
+const CPU_CACHE: usize = 512 << 20;
+/// Probes that a GPU reads and decides about together.
 const GPU_GROUP: usize = 512;
 
 impl<'a> Probes<'a> {
@@ -140,32 +182,48 @@ impl Verdict {
 }
 
 impl Judge for GptNeox {
-    fn judge(&mut self, probes: &Probes<'_>) -> Result<Vec<Verdict>, JudgeError> {
-        self.check_tokens(probes.rows(), probes.k + probes.l)?;
+    fn judge(
+        &mut self,
+        probes: &Probes<'_>,
+        measures: Measures,
+    ) -> Result<Vec<Verdict>, JudgeError> {
+        let len = probes.k + probes.l;
+        self.check_tokens(probes.rows(), len)?;
         let rows: Vec<&[u32]> = probes.rows().collect();
         let k = probes.k;
+        let n = self.group_size(len);
         let verdicts: Result<Vec<Vec<Verdict>>, JudgeError> = match self.device() {
             DeviceChoice::Cpu => rows
-                .par_chunks(CPU_GROUP)
-                .map(|group| judge_group(self, group, k, CPU_PROMPTS))
+                .par_chunks(n)
+                .map(|group| judge_group(self, group, k, measures, CPU_PROMPTS))
                 .collect(),
             DeviceChoice::Cuda(_) => rows
-                .chunks(GPU_GROUP)
-                .map(|group| judge_group(self, group, k, GPU_GROUP))
+                .chunks(n)
+                .map(|group| judge_group(self, group, k, measures, n))
                 .collect(),
         };
         Ok(verdicts?.concat())
     }
 
-    fn n_at_once(&self) -> usize {
-        match self.device() {
-            DeviceChoice::Cpu => CPU_GROUP * rayon::current_num_threads(),
-            DeviceChoice::Cuda(_) => GPU_GROUP,
-        }
+    fn n_at_once(&self, len: usize) -> usize {
+        let n_groups = match self.device() {
+            DeviceChoice::Cpu => rayon::current_num_threads(),
+            DeviceChoice::Cuda(_) => 1,
+        };
+        n_groups * self.group_size(len)
     }
 }
 
 impl GptNeox {
+    /// Probes that are decided about together: by the model's shape alone, so that a verdict does not depend on the
+    /// number of threads.
+    fn group_size(&self, len: usize) -> usize {
+        match self.device() {
+            DeviceChoice::Cpu => (CPU_CACHE / cache_size(self.config(), len)).clamp(16, CPU_GROUP),
+            DeviceChoice::Cuda(_) => GPU_GROUP,
+        }
+    }
+
     /// Refuses sequences that the model cannot read.
     pub(crate) fn check_tokens<'a>(
         &self,
@@ -194,121 +252,9 @@ impl GptNeox {
     }
 }
 
-/// Decides about probes of the same length together.
-///
-/// Prompts are read once; then only probes without a miss go on, with the true tokens, in chunks of growing
-/// length: most probes end at the first tokens, and those that do not, go far.
-fn judge_group(
-    model: &GptNeox,
-    probes: &[&[u32]],
-    k: usize,
-    n_prompts: usize,
-) -> Result<Vec<Verdict>, JudgeError> {
-    let n_tokens = probes.first().map_or(0, |probe| probe.len());
-    let mut group = Group {
-        model,
-        probes,
-        k,
-        n_matched: vec![0; probes.len()],
-    };
-    let mut alive = Vec::new();
-    let mut caches = Vec::new();
-    for first in (0..probes.len()).step_by(n_prompts) {
-        let batch: Vec<usize> = (first..probes.len().min(first + n_prompts)).collect();
-        let mut cache = Cache::new(model.config().num_hidden_layers);
-        let survivors = group.advance(&batch, 0..k, &mut cache)?;
-        if !survivors.is_empty() {
-            alive.extend(survivors);
-            caches.push(cache);
-        }
-    }
-    let mut cache = Cache::of_all(caches);
-    let (mut n_read, mut n_next) = (k, 1);
-    // The last token is only ever predicted.
-    while !alive.is_empty() && n_read + 1 < n_tokens {
-        let end = (n_read + n_next).min(n_tokens - 1);
-        alive = group.advance(&alive, n_read..end, &mut cache)?;
-        n_read = end;
-        n_next *= 2;
-    }
-    // l fits a u16, and no more can match.
-    let verdict = |n| Verdict {
-        n_prefix_matched: u16::try_from(n).unwrap_or(u16::MAX),
-    };
-    Ok(group.n_matched.into_iter().map(verdict).collect())
-}
-
-/// Probes that are decided about together, and how far each is matched.
-struct Group<'a> {
-    model: &'a GptNeox,
-    probes: &'a [&'a [u32]],
-    k: usize,
-    n_matched: Vec<usize>,
-}
-
-impl Group<'_> {
-    /// Reads the tokens `read` of the probes `members`, and decides about the continuation tokens that follow
-    /// from them. Gives the members without a miss; `cache` keeps no others.
-    fn advance(
-        &mut self,
-        members: &[usize],
-        read: Range<usize>,
-        cache: &mut Cache,
-    ) -> Result<Vec<usize>, JudgeError> {
-        let tokens = members
-            .iter()
-            .flat_map(|&member| &self.probes[member][read.clone()]);
-        let tokens: Vec<u32> = tokens.copied().collect();
-        // Token i is predicted once token i − 1 is read.
-        let truth = self.k.max(read.start + 1)..read.end + 1;
-        let n_decided = truth.len();
-        let hidden = self.model.read(&tokens, members.len(), n_decided, cache);
-        let predicted = greedy(self.model, hidden)?;
-        let mut survivors = Vec::new();
-        for (place, predicted) in predicted.chunks_exact(n_decided).enumerate() {
-            let member = members[place];
-            let truth = &self.probes[member][truth.clone()];
-            let n_right = truth
-                .iter()
-                .zip(predicted)
-                .take_while(|(a, b)| a == b)
-                .count();
-            self.n_matched[member] += n_right;
-            if n_right == n_decided {
-                survivors.push(place);
-            }
-        }
-        if !survivors.is_empty() && survivors.len() < members.len() {
-            // Places in a batch, far below 2³².
-            let kept = survivors
-                .iter()
-                .map(|&place| u32::try_from(place).unwrap_or(u32::MAX));
-            cache.keep(&self.model.ids(&kept.collect::<Vec<_>>()));
-        }
-        Ok(survivors.into_iter().map(|place| members[place]).collect())
-    }
-}
-
-/// The most likely next token after each token read: `[b, t, e]` → `[b, t]`, row by row.
-fn greedy(model: &GptNeox, hidden: Tensor<3>) -> Result<Vec<u32>, JudgeError> {
-    let sum = hidden.clone().abs().sum();
-    let sum: f32 = sum.try_into_scalar().map_err(device_failed)?;
-    if !sum.is_finite() {
-        return Err(JudgeError::NotFinite);
-    }
-    let ids = model.logits(hidden).argmax(2); // [b, t, 1]
-    let ids: Vec<i64> = ids.try_into_vec_as().map_err(device_failed)?;
-    // Places in the vocabulary.
-    Ok(ids
-        .into_iter()
-        .map(|id| u32::try_from(id).unwrap_or(u32::MAX))
-        .collect())
-}
-
-pub(crate) fn device_failed(error: impl std::fmt::Display) -> JudgeError {
-    JudgeError::Device {
-        message: error.to_string(),
-    }
+/// Bytes of the keys and values of a sequence, in f32.
+fn cache_size(config: &GptNeoxConfig, len: usize) -> usize {
+    2 * size_of::<f32>() * config.num_hidden_layers * config.hidden_size * len.max(1)
 }
 
 impl JudgeError {

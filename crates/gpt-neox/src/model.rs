@@ -18,6 +18,8 @@ pub struct GptNeox {
     config: GptNeoxConfig,
     choice: DeviceChoice,
     device: Device,
+    /// Of all but the output projection.
+    dtype: DType,
     /// `[v, e]`
     embed_in: Tensor<2>,
     layers: Vec<Layer>,
@@ -110,6 +112,7 @@ impl GptNeox {
             ),
             rotary: loader.rotary(),
             device: loader.device,
+            dtype: loader.dtype,
             choice: device,
             config,
         })
@@ -167,6 +170,15 @@ impl GptNeox {
         linear(normed, self.embed_out.clone(), None)
     }
 
+    /// Places in a batch as a tensor.
+    pub(crate) fn places(&self, places: &[usize]) -> Tensor<1, Int> {
+        // Far below 2³².
+        let places = places
+            .iter()
+            .map(|&place| u32::try_from(place).unwrap_or(u32::MAX));
+        self.ids(&places.collect::<Vec<_>>())
+    }
+
     /// Token ids or places as a tensor; both are far below 2³¹.
     pub(crate) fn ids(&self, ids: &[u32]) -> Tensor<1, Int> {
         let ids: Vec<i32> = ids
@@ -211,7 +223,16 @@ impl Layer {
             softcap: None,
             is_causal: true,
         };
-        let attended = attention(query, all.keys, all.values, None, None, options);
+        // Scores of GPT-NeoX overflow f16: they and their softmax are taken in f32.
+        let wide = |x: Tensor<4>| {
+            if model.dtype == DType::F16 {
+                x.cast(DType::F32)
+            } else {
+                x
+            }
+        };
+        let (keys, values) = (wide(all.keys), wide(all.values));
+        let attended = attention(wide(query), keys, values, None, None, options).cast(model.dtype);
         self.dense
             .forward(attended.swap_dims(1, 2).reshape([b, n_queries, e]))
     }

@@ -1,14 +1,15 @@
 //! A checkpoint folder in Hugging Face layout: every tensor there, of the right shape, and no other.
 
-use crate::config::{ConfigError, GptNeoxConfig};
-use crate::device::DeviceError;
-use half::{bf16, f16};
-use memmap2::Mmap;
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, Metadata, SafeTensorError};
+mod error;
+mod file;
+
+pub use error::LoadError;
+
+use crate::config::GptNeoxConfig;
+use file::{Stored, WeightFile};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -20,127 +21,33 @@ const BUFFERS: [&str; 3] = [
     "attention.rotary_emb.inv_freq",
 ];
 
-/// Why a checkpoint cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A file cannot be read.
-    #[error("reading `{path}`")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// There is no file of weights.
-    #[error("`{folder}` holds neither `model.safetensors` nor `model.safetensors.index.json`")]
-    NoWeights {
-        /// The checkpoint.
-        folder: PathBuf,
-    },
-    /// The configuration describes no model of ours.
-    #[error("`{path}`")]
-    Config {
-        /// The `config.json`.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: ConfigError,
-    },
-    /// The list of shards cannot be understood.
-    #[error("`{path}` is no list of shards")]
-    ShardList {
-        /// The `model.safetensors.index.json`.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
-    /// The file is no safetensors file, or not a whole one.
-    #[error("`{path}` is no whole safetensors file")]
-    Header {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: SafeTensorError,
-    },
-    /// The model needs a tensor that is not there.
-    #[error("`{folder}` lacks the tensor `{tensor}`")]
-    Missing {
-        /// The checkpoint.
-        folder: PathBuf,
-        /// The tensor.
-        tensor: String,
-    },
-    /// The file holds a tensor that the model does not have.
-    #[error(
-        "`{path}` holds the tensor `{tensor}`, which the model of its `config.json` does not have"
-    )]
-    Unused {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        tensor: String,
-    },
-    /// A tensor is in two shards.
-    #[error("`{path}` holds the tensor `{tensor}`, which another shard holds, too")]
-    Twice {
-        /// The second file.
-        path: PathBuf,
-        /// The tensor.
-        tensor: String,
-    },
-    /// A tensor is of another shape than the configuration asks for.
-    #[error(
-        "`{path}`: the tensor `{tensor}` has the shape {found:?}, the `config.json` asks for {expected:?}"
-    )]
-    Shape {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// Its shape.
-        found: Vec<usize>,
-        /// The shape of the model's tensor.
-        expected: Vec<usize>,
-    },
-    /// A tensor holds other numbers than weights are stored in.
-    #[error("`{path}`: the tensor `{tensor}` is stored as {found:?}, not as F32, F16 or BF16")]
-    Storage {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// How it is stored.
-        found: Dtype,
-    },
-    /// A weight is infinite or not a number.
-    #[error("`{path}`: the weight {place} of the tensor `{tensor}` is {found}")]
-    NotFinite {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// Its place among the tensor's weights, from 0.
-        place: usize,
-        /// The weight.
-        found: f32,
-    },
-    /// The device cannot be had.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-}
-
-/// A checkpoint whose files are mapped and known to hold exactly the tensors that its model needs.
+/// A checkpoint whose files are open and known to hold exactly the tensors that its model needs.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     config: GptNeoxConfig,
-    files: Vec<(PathBuf, Mmap)>,
+    files: Vec<WeightFile>,
     /// By tensor: the file it is in.
     places: BTreeMap<String, usize>,
 }
 
-/// `model.safetensors.index.json`
+/// `model.safetensors.index.json` or `pytorch_model.bin.index.json`
 #[derive(Deserialize)]
 struct ShardList {
     weight_map: BTreeMap<String, String>,
+}
+
+/// The files that decide what the model in `folder` answers: its configuration, and its weights with their list of
+/// shards. Where both are there, safetensors are taken and `.bin` files left alone.
+///
+/// # Errors
+///
+/// When there are no weights, or their list of shards cannot be read.
+pub fn checkpoint_files(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let weights = weight_files(folder)?;
+    let mut files = vec![folder.join("config.json")];
+    files.extend(weights.list);
+    files.extend(weights.files);
+    Ok(files)
 }
 
 impl Checkpoint {
@@ -155,11 +62,10 @@ impl Checkpoint {
             path: config_path,
             source,
         })?;
-        let files = weight_files(folder)?
-            .into_iter()
-            .map(|path| Ok((map(&path)?, path)).map(|(map, path)| (path, map)));
+        let weights = weight_files(folder)?;
+        let files = weights.files.iter().map(|path| WeightFile::open(path));
         let files = files.collect::<Result<Vec<_>, LoadError>>()?;
-        let places = check_tensors(folder, &config, &files)?;
+        let places = check_tensors(folder, &config, &files, &weights.places)?;
         Ok(Self {
             config,
             files,
@@ -177,56 +83,20 @@ impl Checkpoint {
             folder: self
                 .files
                 .first()
-                .and_then(|(path, _)| path.parent())
+                .and_then(|file| file.path().parent())
                 .unwrap_or(Path::new(""))
                 .to_owned(),
             tensor: tensor.to_owned(),
         };
-        let (path, bytes) = self
-            .places
-            .get(tensor)
-            .map(|&file| &self.files[file])
-            .ok_or_else(missing)?;
-        let header = |source| LoadError::Header {
-            path: path.clone(),
-            source,
-        };
-        let tensors = SafeTensors::deserialize(bytes).map_err(header)?;
-        let view = tensors.tensor(tensor).map_err(header)?;
-        let data = view.data();
-        let weights: Vec<f32> = match view.dtype() {
-            Dtype::F32 => data
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|bytes| f32::from_le_bytes(*bytes))
-                .collect(),
-            Dtype::F16 => data
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|bytes| f16::from_le_bytes(*bytes).to_f32())
-                .collect(),
-            Dtype::BF16 => data
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|bytes| bf16::from_le_bytes(*bytes).to_f32())
-                .collect(),
-            found => {
-                return Err(LoadError::Storage {
-                    path: path.clone(),
-                    tensor: tensor.to_owned(),
-                    found,
-                });
-            }
-        };
+        let file = self.places.get(tensor).map(|&file| &self.files[file]);
+        let file = file.ok_or_else(missing)?;
+        let weights = file.read(tensor)?;
         match weights.iter().position(|weight| !weight.is_finite()) {
             None => Ok(weights),
             Some(place) => {
                 let found = weights[place];
                 Err(LoadError::NotFinite {
-                    path: path.clone(),
+                    path: file.path().to_owned(),
                     tensor: tensor.to_owned(),
                     place,
                     found,
@@ -284,48 +154,52 @@ fn expected_tensors(config: &GptNeoxConfig) -> BTreeMap<String, Vec<usize>> {
 fn check_tensors(
     folder: &Path,
     config: &GptNeoxConfig,
-    files: &[(PathBuf, Mmap)],
+    files: &[WeightFile],
+    listed: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, usize>, LoadError> {
     let expected = expected_tensors(config);
     let mut places = BTreeMap::new();
-    for (number, (path, bytes)) in files.iter().enumerate() {
-        let header = |source| LoadError::Header {
-            path: path.clone(),
-            source,
-        };
-        let (_, metadata): (usize, Metadata) = SafeTensors::read_metadata(bytes).map_err(header)?;
-        let tensors: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
-        for (tensor, info) in tensors {
-            let Some(shape) = expected.get(&tensor) else {
+    for (number, file) in files.iter().enumerate() {
+        let path = || file.path().to_owned();
+        for (tensor, Stored { shape, storage }) in file.tensors()? {
+            let Some(wanted) = expected.get(&tensor) else {
                 if is_buffer(&tensor, config.num_hidden_layers)
                     || (config.tie_word_embeddings && tensor == "embed_out.weight")
                 {
                     continue;
                 }
                 return Err(LoadError::Unused {
-                    path: path.clone(),
+                    path: path(),
                     tensor,
                 });
             };
-            if info.shape != *shape {
-                let (found, expected) = (info.shape.clone(), shape.clone());
+            if shape != *wanted {
                 return Err(LoadError::Shape {
-                    path: path.clone(),
+                    path: path(),
                     tensor,
-                    found,
-                    expected,
+                    found: shape,
+                    expected: wanted.clone(),
                 });
             }
-            if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            if let Err(found) = storage {
                 return Err(LoadError::Storage {
-                    path: path.clone(),
+                    path: path(),
                     tensor,
-                    found: info.dtype,
+                    found,
+                });
+            }
+            if let Some(listed) = listed.get(&tensor)
+                && file.path().file_name() != Some(listed.as_ref())
+            {
+                return Err(LoadError::Elsewhere {
+                    path: path(),
+                    tensor,
+                    listed: listed.clone(),
                 });
             }
             if places.contains_key(&tensor) {
                 return Err(LoadError::Twice {
-                    path: path.clone(),
+                    path: path(),
                     tensor,
                 });
             }
@@ -352,69 +226,45 @@ fn is_buffer(tensor: &str, n_layers: usize) -> bool {
     })
 }
 
-/// The one file of weights, or its shards.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    let single = folder.join("model.safetensors");
-    if single.exists() {
-        return Ok(vec![single]);
-    }
-    let path = folder.join("model.safetensors.index.json");
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(LoadError::NoWeights {
-                folder: folder.to_owned(),
+/// Where the weights of a checkpoint are.
+struct WeightFiles {
+    files: Vec<PathBuf>,
+    /// The list of shards, where there is one.
+    list: Option<PathBuf>,
+    /// By tensor: name of the file that the list places it in.
+    places: BTreeMap<String, String>,
+}
+
+/// The one file of weights, or its shards; safetensors before PyTorch's.
+fn weight_files(folder: &Path) -> Result<WeightFiles, LoadError> {
+    for name in ["model.safetensors", "pytorch_model.bin"] {
+        let single = folder.join(name);
+        if single.exists() {
+            return Ok(WeightFiles {
+                files: vec![single],
+                list: None,
+                places: BTreeMap::new(),
             });
         }
-        Err(source) => return Err(LoadError::Io { path, source }),
-    };
-    let list: ShardList =
-        serde_json::from_slice(&text).map_err(|source| LoadError::ShardList { path, source })?;
-    let names: BTreeSet<String> = list.weight_map.into_values().collect();
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
-}
-
-#[expect(
-    unsafe_code,
-    reason = "the weights of large models are read in place, without a second copy in memory"
-)]
-fn map(path: &Path) -> Result<Mmap, LoadError> {
-    let failed = |source| LoadError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::open(path).map_err(failed)?;
-    // SAFETY: the map is read-only, and every number is copied out of it before use. Should another process
-    // change the file meanwhile, a copy holds other numbers, but no undefined value.
-    unsafe { Mmap::map(&file) }.map_err(failed)
-}
-
-impl LoadError {
-    /// The cure, where it is known.
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                "a checkpoint is a folder with `config.json` and `model.safetensors`: check the run file's `model.folder`, or download it"
-            }
-            Self::NoWeights { .. } => {
-                "download the checkpoint's weights, or convert its `.bin` files to safetensors"
-            }
-            Self::Header { .. } => "the file was cut short on its way: download it again",
-            Self::Missing { .. }
-            | Self::Unused { .. }
-            | Self::Shape { .. }
-            | Self::Twice { .. } => {
-                "`config.json` and the weights do not belong together: download both from the same revision"
-            }
-            Self::NotFinite { .. } => {
-                "the checkpoint is damaged, or its training had diverged: download it again"
-            }
-            Self::Device(error) => return error.hint(),
-            Self::Io { .. }
-            | Self::Config { .. }
-            | Self::ShardList { .. }
-            | Self::Storage { .. } => return None,
+        let path = folder.join(format!("{name}.index.json"));
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(LoadError::Io { path, source }),
         };
-        Some(hint.to_owned())
+        let list: ShardList =
+            serde_json::from_slice(&text).map_err(|source| LoadError::ShardList {
+                path: path.clone(),
+                source,
+            })?;
+        let names: BTreeSet<&String> = list.weight_map.values().collect();
+        return Ok(WeightFiles {
+            files: names.into_iter().map(|name| folder.join(name)).collect(),
+            list: Some(path),
+            places: list.weight_map,
+        });
     }
+    Err(LoadError::NoWeights {
+        folder: folder.to_owned(),
+    })
 }

@@ -6,10 +6,12 @@
     reason = "a test fails by panicking, and says what it measured"
 )]
 
-use gpt_neox::{DeviceChoice, GptNeox, Judge, Precision, Probes, TokenLikelihood};
-use safetensors::SafeTensors;
-use safetensors::tensor::Dtype;
-use std::fs;
+mod arrays;
+
+use arrays::Arrays;
+use gpt_neox::{
+    DeviceChoice, GptNeox, Judge, Measures, Precision, Probes, TokenLikelihood, Verdict,
+};
 use std::path::{Path, PathBuf};
 
 /// How far apart two f32 implementations may be: logits reach 20, of which f32 resolves 2·10⁻⁶, and some
@@ -41,11 +43,9 @@ fn transformers_5_dialect_at_step_2400() {
 
 fn check(corpus: &str, step: u32) {
     let model = load(corpus, step);
-    let bytes = fs::read(mini().join(format!("reference/{corpus}_step{step}_numbers.safetensors")))
-        .unwrap();
-    let reference = SafeTensors::deserialize(&bytes).unwrap();
-    let array = |name: &str| numbers(&reference, name);
-    let tokens: Vec<u32> = array("tokens").into_iter().map(whole).collect();
+    let reference = numbers(corpus, step);
+    let array = |name: &str| reference.floats(name);
+    let tokens = reference.wholes("tokens");
 
     let logits = array("logits");
     let n_compared = logits.len() / (LEN * model.config().vocab_size);
@@ -76,7 +76,7 @@ fn check(corpus: &str, step: u32) {
     );
 
     // A rank may differ only where another token's logit lies within the tolerance of the truth's.
-    let ranks: Vec<u32> = array("rank").into_iter().map(whole).collect();
+    let ranks = reference.wholes("rank");
     assert_eq!(ranks.len(), likelihoods.len());
     let mut n_excused = 0;
     for (place, (token, &rank)) in likelihoods.iter().zip(&ranks).enumerate() {
@@ -110,43 +110,98 @@ fn has_near_tie(model: &GptNeox, tokens: &[u32], place: usize) -> bool {
         .any(|(id, &logit)| id != truth && near(logit))
 }
 
+/// All three measures.
+const ALL: Measures = Measures {
+    score: true,
+    likelihood: true,
+    suppress_eos: false,
+};
+
+fn judged(model: &mut GptNeox, tokens: &[u32], measures: Measures) -> Vec<Verdict> {
+    let probes = Probes::new(tokens, 32, 32).unwrap();
+    model.judge(&probes, measures).unwrap()
+}
+
 #[test]
 fn a_verdict_does_not_depend_on_its_company() {
     let mut model = load("standard", 2400);
-    let bytes = fs::read(mini().join("reference/standard_step2400_numbers.safetensors")).unwrap();
-    let reference = SafeTensors::deserialize(&bytes).unwrap();
-    let tokens: Vec<u32> = numbers(&reference, "tokens")
-        .into_iter()
-        .map(whole)
-        .collect();
-    let all = model.judge(&Probes::new(&tokens, 32, 32).unwrap()).unwrap();
+    let tokens = numbers("standard", 2400).wholes("tokens");
+    let all = judged(&mut model, &tokens, ALL);
     assert!(
         all.iter().any(|verdict| verdict.memorized(32))
             && all.iter().any(|verdict| verdict.n_prefix_matched == 0)
     );
     let alone = tokens
         .chunks_exact(LEN)
-        .flat_map(|probe| model.judge(&Probes::new(probe, 32, 32).unwrap()).unwrap());
-    assert_eq!(alone.collect::<Vec<_>>(), all);
+        .flat_map(|probe| judged(&mut model, probe, ALL));
+    let alone = largest_move(&all, &alone.collect::<Vec<_>>());
     let reversed: Vec<u32> = tokens.chunks_exact(LEN).rev().flatten().copied().collect();
-    let mut reversed = model
-        .judge(&Probes::new(&reversed, 32, 32).unwrap())
-        .unwrap();
+    let mut reversed = judged(&mut model, &reversed, ALL);
     reversed.reverse();
-    assert_eq!(reversed, all);
-    // One pass over the whole sequence, without a cache, says the same.
-    let likelihoods = model.sequence_likelihoods(&tokens, LEN).unwrap();
-    let matched = likelihoods.chunks_exact(LEN - 1).map(|sequence| {
-        sequence[31..]
-            .iter()
-            .take_while(|token| token.rank == 0)
-            .count()
-    });
-    assert!(
-        matched.eq(all
-            .iter()
-            .map(|verdict| usize::from(verdict.n_prefix_matched)))
+    let reversed = largest_move(&all, &reversed);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let one_thread = pool.unwrap().install(|| judged(&mut model, &tokens, ALL));
+    let one_thread = largest_move(&all, &one_thread);
+    println!(
+        "margins move by {alone:.1e} when each probe is alone, {reversed:.1e} in reverse order, {one_thread:.1e} on one thread"
     );
+    assert!(one_thread <= 0.0, "the number of threads decides nothing");
+}
+
+#[test]
+fn the_measures_agree_where_they_overlap() {
+    let mut model = load("standard", 2400);
+    let tokens = numbers("standard", 2400).wholes("tokens");
+    let exact = judged(&mut model, &tokens, Measures::default());
+    let score = Measures {
+        score: true,
+        ..Measures::default()
+    };
+    let score = judged(&mut model, &tokens, score);
+    let all = judged(&mut model, &tokens, ALL);
+    let moved = largest_move(&exact, &score).max(largest_move(&exact, &all));
+    println!("margins move by {moved:.1e} when the likelihood is asked for, too");
+
+    // Decoding without the truth as draft says the same; and so does one pass without a cache.
+    let likelihoods = model.sequence_likelihoods(&tokens, LEN).unwrap();
+    let rows = likelihoods.chunks_exact(LEN - 1);
+    for ((row, all), score) in rows.zip(&all).zip(&score) {
+        let continuation = &row[LEN - 33..];
+        let n_right = |token: &&TokenLikelihood| token.rank == 0;
+        let n_prefix = continuation.iter().take_while(n_right).count();
+        assert_eq!(n_prefix, usize::from(all.n_prefix_matched));
+        let likelihood = all.likelihood.unwrap();
+        let n_top1 = continuation.iter().filter(n_right).count();
+        assert_eq!(n_top1, usize::from(likelihood.n_top1));
+        let sum: f64 = continuation.iter().map(|t| f64::from(t.surprisal)).sum();
+        assert!((f64::from(likelihood.logp_suffix) + sum).abs() < 1e-3);
+        assert!((f64::from(likelihood.surprisal) - sum / 32.0).abs() < 1e-4);
+        let n_matched = all.n_matched.unwrap();
+        assert_eq!(score.n_matched, Some(n_matched));
+        assert!(n_matched >= all.n_prefix_matched);
+    }
+    assert!(
+        all.iter()
+            .any(|verdict| verdict.n_matched > Some(verdict.n_prefix_matched)),
+        "some probe is right again after its miss"
+    );
+}
+
+/// The farthest that a margin moves between verdicts that are otherwise equal.
+fn largest_move(a: &[Verdict], b: &[Verdict]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let moves = a.iter().zip(b).map(|(a, b)| {
+        assert_eq!(a.n_prefix_matched, b.n_prefix_matched);
+        if a.n_matched.is_some() && b.n_matched.is_some() {
+            assert_eq!(a.n_matched, b.n_matched);
+        }
+        (a.margin - b.margin)
+            .abs()
+            .max((a.closest - b.closest).abs())
+    });
+    let largest = moves.fold(0.0, f32::max);
+    assert!(f64::from(largest) < TOLERANCE, "{largest}");
+    largest
 }
 
 /// The largest difference, refusing one above the tolerance.
@@ -171,43 +226,10 @@ fn load(corpus: &str, step: u32) -> GptNeox {
     GptNeox::load(&folder, DeviceChoice::Cpu, Precision::F32).unwrap()
 }
 
+fn numbers(corpus: &str, step: u32) -> Arrays {
+    Arrays::read(&mini().join(format!("reference/{corpus}_step{step}_numbers.safetensors")))
+}
+
 fn mini() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/mini")
-}
-
-/// An array of the reference, whatever it is stored in.
-fn numbers(reference: &SafeTensors<'_>, name: &str) -> Vec<f64> {
-    let array = reference.tensor(name).unwrap();
-    let bytes = array.data();
-    match array.dtype() {
-        Dtype::F32 => bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|bytes| f64::from(f32::from_le_bytes(*bytes)))
-            .collect(),
-        Dtype::I32 => bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|bytes| f64::from(i32::from_le_bytes(*bytes)))
-            .collect(),
-        Dtype::U16 => bytes
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|bytes| f64::from(u16::from_le_bytes(*bytes)))
-            .collect(),
-        other => panic!("{name} is stored as {other:?}"),
-    }
-}
-
-/// A whole number that `numbers` has read.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "it was a u16 or a count"
-)]
-fn whole(number: f64) -> u32 {
-    number as u32
 }

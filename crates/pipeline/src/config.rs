@@ -8,7 +8,7 @@ mod run_file;
 pub(crate) use keys::KEYS;
 
 use crate::corpora::OrderSource;
-use crate::judges::JudgeChoice;
+use crate::judges::{JudgeChoice, Measure};
 use gpt_neox::{DeviceChoice, Precision};
 use run_file::{ProbeTable, RunFile, TimeTable};
 use serde::{Serialize, Serializer};
@@ -17,6 +17,9 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use training_order::Split;
+
+/// Margins that f32 cannot tell from a tie, in logits: implementations differ by a few 10⁻⁵.
+const NEAR_TIE: f32 = 1e-4;
 
 /// A run as the stages see it: nothing later reads the run file or a flag again.
 #[derive(Clone, Debug, Serialize)]
@@ -45,6 +48,14 @@ pub(crate) struct Probe {
     /// Tokens of the sequence before the prompt.
     pub(crate) offset: u16,
     pub(crate) judge: JudgeChoice,
+    /// Asked beside the exact measure.
+    pub(crate) measures: BTreeSet<Measure>,
+    /// Whether greedy decoding may not choose token 0.
+    pub(crate) suppress_eos: bool,
+    /// Margins nearer to 0 than this are near ties, in logits.
+    pub(crate) near_tie: f32,
+    /// Whether near ties are judged again in f32.
+    pub(crate) recheck: bool,
     /// Probes in one verdict part.
     pub(crate) part_size: u32,
 }
@@ -243,6 +254,10 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
         l,
         offset,
         judge,
+        measures,
+        suppress_eos,
+        near_tie,
+        recheck,
         part_size,
     } = probe;
     let TimeTable { bins } = memorization_by_time;
@@ -265,8 +280,15 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
         l: problems.within("probe.l", l, 1, u16::MAX),
         offset,
         judge,
+        measures: measures.into_iter().collect(),
+        suppress_eos,
+        near_tie: problems.within("probe.near-tie", near_tie.unwrap_or(NEAR_TIE), 0.0, 1e3),
+        recheck,
         part_size: problems.within("probe.part-size", part_size, 1, 1 << 20),
     };
+    if recheck && precision == Some(Precision::F32) {
+        problems.add("probe.recheck", "the run is in `f32` already: leave it out");
+    }
     let bins = problems.within("memorization-by-time.bins", bins, 1, 1 << 20);
 
     let mut names = BTreeSet::new();

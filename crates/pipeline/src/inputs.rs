@@ -10,8 +10,7 @@ use gpt_neox::{GptNeox, GptNeoxConfig};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use training_order::TrainingOrder;
 
 /// What the stages need of the inputs, opened once.
@@ -149,7 +148,7 @@ fn fingerprints(run: &Run, corpora: BTreeMap<String, OpenCorpus>) -> Result<Inpu
     if run.probe.judge == JudgeChoice::GptNeox {
         for model in &run.models {
             for checkpoint in &model.checkpoints {
-                let files = all_of(&weight_files(&checkpoint.folder)?)?;
+                let files = all_of(&gpt_neox::checkpoint_files(&checkpoint.folder)?)?;
                 checkpoint_files.insert((model.name.clone(), checkpoint.steps), files);
             }
         }
@@ -167,26 +166,6 @@ fn all_of(paths: &[PathBuf]) -> Result<Vec<FileFingerprint>> {
         .par_iter()
         .map(|path| FileFingerprint::of(path))
         .collect()
-}
-
-/// The files of a checkpoint folder that decide its answers, by name.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let listed = || -> std::io::Result<Vec<PathBuf>> {
-        let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
-        entries.collect()
-    };
-    let mut files = listed().with_context(|| format!("listing `{}`", folder.display()))?;
-    files.retain(|path| {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        name == "config.json"
-            || name.ends_with(".safetensors")
-            || name.ends_with(".safetensors.index.json")
-    });
-    files.sort();
-    Ok(files)
 }
 
 /// One error that says them all; a lone one keeps its type, and with it its hint.

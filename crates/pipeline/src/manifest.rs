@@ -3,6 +3,7 @@
 use crate::config::Run;
 use crate::fingerprint::FileFingerprint;
 use crate::inputs::Inputs;
+use crate::judges::Recheck;
 use crate::tables::write_atomically;
 use anyhow::Result;
 use serde::Serialize;
@@ -38,6 +39,8 @@ pub(crate) struct Manifest<'a> {
     rows: BTreeMap<&'static str, u64>,
     /// Verdicts that an earlier run of the same folder had left.
     verdicts_resumed: u64,
+    /// Probes that were judged again in f32, in this process.
+    recheck: Recheck,
     /// Wall time of each stage that ran, in seconds.
     seconds: BTreeMap<&'static str, f64>,
 }
@@ -79,6 +82,7 @@ impl<'a> Manifest<'a> {
             precision: run.precision.to_string(),
             rows: BTreeMap::new(),
             verdicts_resumed: 0,
+            recheck: Recheck::default(),
             seconds: BTreeMap::new(),
         }
     }
@@ -91,6 +95,11 @@ impl<'a> Manifest<'a> {
     /// Notes how many verdicts were there before.
     pub(crate) fn resumed(&mut self, n: u64) {
         self.verdicts_resumed = n;
+    }
+
+    /// Notes how many probes were judged twice.
+    pub(crate) fn recheck(&mut self, recheck: Recheck) {
+        self.recheck = recheck;
     }
 
     /// Notes the wall time of a stage.

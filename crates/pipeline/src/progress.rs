@@ -93,3 +93,9 @@ impl Progress {
         self.started.elapsed()
     }
 }
+
+/// Says a line of its own, between stages.
+pub(crate) fn say(line: &str) {
+    // A courtesy, too.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -46,6 +46,7 @@ pub(crate) enum Kind {
     U16,
     U32,
     I32,
+    F32,
     F64,
     /// A list of u32, none of them null.
     Tokens,
@@ -74,12 +75,11 @@ pub(crate) const POSITIONS: Table = Table {
             Kind::U32,
             "place inside that step's batch: training_index % batch size",
         ),
-        Column {
-            name: "sample",
-            kind: Kind::U32,
-            nullable: true,
-            about: "row of GPT-NeoX's `sample_idx`, before `shuffle_idx`; null where the corpus is preshuffled",
-        },
+        nullable(
+            "sample",
+            Kind::U32,
+            "row of GPT-NeoX's `sample_idx`, before `shuffle_idx`; null where the corpus is preshuffled",
+        ),
     ],
     sorted_by: &["corpus", "training_index"],
 };
@@ -88,7 +88,7 @@ pub(crate) const POSITIONS: Table = Table {
 pub(crate) const VERDICTS: Table = Table {
     name: "verdicts",
     path: "verdicts/model=…/checkpoint=…/part-*.parquet",
-    version: 1,
+    version: 2,
     row: "one probe of one model at one checkpoint; model and checkpoint stand in the path (hive layout)",
     columns: &[
         column("corpus", Kind::Text, "corpus the probe comes from"),
@@ -107,6 +107,12 @@ pub(crate) const VERDICTS: Table = Table {
             Kind::Flag,
             "all l continuation tokens are right",
         ),
+        MARGIN,
+        NEAR_TIE,
+        N_MATCHED,
+        SURPRISAL,
+        LOGP_SUFFIX,
+        N_TOP1,
     ],
     sorted_by: &["corpus", "training_index"],
 };
@@ -115,7 +121,7 @@ pub(crate) const VERDICTS: Table = Table {
 pub(crate) const MEMORIZATION: Table = Table {
     name: "memorization",
     path: "memorization.parquet",
-    version: 1,
+    version: 2,
     row: "one probe of one model at one checkpoint",
     columns: &[
         column("model", Kind::Text, "name of the model in the run file"),
@@ -151,6 +157,12 @@ pub(crate) const MEMORIZATION: Table = Table {
             Kind::Flag,
             "all l continuation tokens are right",
         ),
+        MARGIN,
+        NEAR_TIE,
+        N_MATCHED,
+        SURPRISAL,
+        LOGP_SUFFIX,
+        N_TOP1,
     ],
     sorted_by: &["model", "corpus", "checkpoint", "training_index"],
 };
@@ -250,6 +262,46 @@ pub(crate) const TABLES: &[&Table] = &[
     &SEQUENCES,
 ];
 
+const MARGIN: Column = column(
+    "margin",
+    Kind::F32,
+    "smallest logit of the truth − highest other, up to the first miss or over all l; negative where there is a miss",
+);
+const NEAR_TIE: Column = column(
+    "near_tie",
+    Kind::Flag,
+    "one of these margins is nearer to 0 than `probe.near-tie`, so that rounding might decide; with `probe.recheck` the verdict is then that of f32",
+);
+const N_MATCHED: Column = nullable(
+    "n_matched",
+    Kind::U16,
+    "continuation tokens that greedy decoding gets right at their places, after a miss too; null without the measure `score`",
+);
+const SURPRISAL: Column = nullable(
+    "surprisal",
+    Kind::F32,
+    "mean of −ln p over the continuation tokens, in nats; null without the measure `likelihood`, like the next two",
+);
+const LOGP_SUFFIX: Column = nullable(
+    "logp_suffix",
+    Kind::F32,
+    "ln of the probability of the whole continuation, given the prompt",
+);
+const N_TOP1: Column = nullable(
+    "n_top1",
+    Kind::U16,
+    "continuation tokens that are the likeliest, given the true tokens before",
+);
+
+const fn nullable(name: &'static str, kind: Kind, about: &'static str) -> Column {
+    Column {
+        name,
+        kind,
+        nullable: true,
+        about,
+    }
+}
+
 const fn column(name: &'static str, kind: Kind, about: &'static str) -> Column {
     Column {
         name,
@@ -269,6 +321,7 @@ impl Table {
                 Kind::U16 => DataType::UInt16,
                 Kind::U32 => DataType::UInt32,
                 Kind::I32 => DataType::Int32,
+                Kind::F32 => DataType::Float32,
                 Kind::F64 => DataType::Float64,
                 Kind::Tokens => {
                     DataType::List(Arc::new(Field::new("item", DataType::UInt32, false)))
@@ -295,6 +348,7 @@ impl Kind {
             Self::U16 => DataType::UInt16,
             Self::U32 => DataType::UInt32,
             Self::I32 => DataType::Int32,
+            Self::F32 => DataType::Float32,
             Self::F64 => DataType::Float64,
             Self::Tokens => DataType::List(Box::new(DataType::UInt32)),
         }
@@ -334,6 +388,7 @@ impl fmt::Display for Kind {
             Self::U16 => "u16",
             Self::U32 => "u32",
             Self::I32 => "i32",
+            Self::F32 => "f32",
             Self::F64 => "f64",
             Self::Tokens => "list of u32",
         })

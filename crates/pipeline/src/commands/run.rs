@@ -4,7 +4,9 @@ use crate::cli::{RunOptions, Stage};
 use crate::config::{Overrides, Run};
 use crate::failure;
 use crate::inputs::{self, Depth, Inputs};
+use crate::judges::Recheck;
 use crate::manifest::{self, Manifest};
+use crate::progress;
 use crate::stages::{self, Summary, SummaryRow};
 use crate::tables::{EXPOSURES_BY_STEP, MEMORIZATION, MEMORIZATION_BY_TIME, POSITIONS, VERDICTS};
 use anyhow::{Context, Result};
@@ -68,6 +70,15 @@ fn run_stages(
         let probed = stages::probe(run, inputs)?;
         manifest.rows(VERDICTS.name, probed.n_verdicts);
         manifest.resumed(probed.n_resumed);
+        manifest.recheck(probed.recheck);
+        let Recheck { n, n_changed } = probed.recheck;
+        if run.probe.recheck {
+            progress::say(&format!(
+                "recheck: {} near ties judged again in f32, {} with another result",
+                HumanCount(n),
+                HumanCount(n_changed)
+            ));
+        }
         manifest.seconds("probe", started.elapsed().as_secs_f64());
     }
     if !wanted(Stage::Join) {

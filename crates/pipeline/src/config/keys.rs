@@ -48,6 +48,26 @@ pub(crate) const KEYS: &[Key] = &[
         "`gpt-neox` asks the model; `scripted` reads no checkpoint and answers (sum of the probe's token ids + checkpoint) mod (l + 1), so that a run file, a cluster or a reader of the tables can be tried out in no time",
     ),
     key(
+        "probe.measures",
+        "list of `score` and `likelihood`, optional",
+        "what is asked beside the exact measure, which is always taken: `score` decodes all l tokens and counts the right ones (`n_matched`), `likelihood` takes the surprisal of the true continuation",
+    ),
+    key(
+        "probe.suppress-eos",
+        "`true` or `false`, optional",
+        "`true`: greedy decoding may not choose token 0, the end of text, as in the published memorization runs, whose `min_length` forbids it; `false` without it",
+    ),
+    key(
+        "probe.near-tie",
+        "logits, optional",
+        "a verdict is marked `near_tie` where a margin that decided it is closer to 0 than this: 0.0001 without it, which fits `f32`; halves need about 0.1",
+    ),
+    key(
+        "probe.recheck",
+        "`true` or `false`, optional",
+        "`true`: probes with a near tie are judged again in `f32`, on the same device, and that verdict counts; for runs in `f16` or `bf16`; `false` without it",
+    ),
+    key(
         "probe.part-size",
         "probes",
         "how many verdicts one parquet part holds: what a killed run loses at most",

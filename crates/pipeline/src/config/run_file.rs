@@ -2,7 +2,7 @@
 
 use super::keys::KEYS;
 use crate::corpora::OrderSource;
-use crate::judges::JudgeChoice;
+use crate::judges::{JudgeChoice, Measure};
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -31,6 +31,13 @@ pub(super) struct ProbeTable {
     pub(super) l: u16,
     pub(super) offset: u16,
     pub(super) judge: JudgeChoice,
+    #[serde(default)]
+    pub(super) measures: Vec<Measure>,
+    #[serde(default)]
+    pub(super) suppress_eos: bool,
+    pub(super) near_tie: Option<f32>,
+    #[serde(default)]
+    pub(super) recheck: bool,
     pub(super) part_size: u32,
 }
 

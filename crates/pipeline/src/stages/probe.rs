@@ -4,12 +4,12 @@ use super::footer;
 use super::units::{self, State, Unit};
 use crate::config::{CheckpointFolder, Corpus, Model, Run};
 use crate::inputs::Inputs;
-use crate::judges;
+use crate::judges::{Court, Judged, Recheck};
 use crate::progress::Progress;
 use crate::tables::{BatchWriter, VERDICTS, write_atomically};
-use anyhow::{Context, Result, anyhow};
-use arrow_array::{ArrayRef, BooleanArray, StringArray, UInt16Array, UInt32Array};
-use gpt_neox::{Judge, Probes, Verdict};
+use anyhow::{Context, Result};
+use arrow_array::{ArrayRef, BooleanArray, Float32Array, StringArray, UInt16Array, UInt32Array};
+use gpt_neox::{Likelihood, Probes};
 use std::sync::Arc;
 use training_order::{TrainingIndex, TrainingOrder};
 
@@ -19,6 +19,8 @@ pub(crate) struct Probed {
     pub(crate) n_verdicts: u64,
     /// Those among them that an earlier run had left.
     pub(crate) n_resumed: u64,
+    /// Those that this run judged twice.
+    pub(crate) recheck: Recheck,
 }
 
 /// The units of one model at one checkpoint that are still to do.
@@ -45,6 +47,7 @@ pub(crate) fn probe(run: &Run, inputs: &Inputs) -> Result<Probed> {
     let n_verdicts = n_missing as u64 + n_resumed;
     let mut progress = Progress::begin("probe", n_verdicts);
     progress.skip(n_resumed);
+    let mut recheck = Recheck::default();
     for task in tasks.iter().filter(|task| !task.units.is_empty()) {
         let place = format!("{} step{}", task.model.name, task.checkpoint.steps);
         progress.working_on(place.clone());
@@ -52,10 +55,10 @@ pub(crate) fn probe(run: &Run, inputs: &Inputs) -> Result<Probed> {
             .orders
             .get(&task.corpus.name)
             .context("the corpus was opened")?;
-        let mut judge = judges::load(run, task.checkpoint)?;
+        let mut court = Court::open(run, task.checkpoint)?;
         for unit in &task.units {
             let verdicts =
-                judge_unit(run, order, judge.as_mut(), unit, &progress).with_context(|| {
+                judge_unit(run, order, &mut court, unit, &progress).with_context(|| {
                     format!(
                         "probing `{}` at checkpoint {}",
                         task.model.name, task.checkpoint.steps
@@ -69,11 +72,14 @@ pub(crate) fn probe(run: &Run, inputs: &Inputs) -> Result<Probed> {
                 .unwrap_or_default();
             progress.finished(&format!("{place} {part}"));
         }
+        recheck.n += court.recheck.n;
+        recheck.n_changed += court.recheck.n_changed;
     }
     progress.end();
     Ok(Probed {
         n_verdicts,
         n_resumed,
+        recheck,
     })
 }
 
@@ -108,15 +114,16 @@ fn open_tasks<'a>(run: &'a Run, inputs: &Inputs) -> Result<(Vec<Task<'a>>, u64)>
 fn judge_unit(
     run: &Run,
     order: &TrainingOrder,
-    judge: &mut dyn Judge,
+    court: &mut Court,
     unit: &Unit,
     progress: &Progress,
-) -> Result<Vec<Verdict>> {
+) -> Result<Vec<Judged>> {
     let (k, l, offset) = (run.probe.k, run.probe.l, u32::from(run.probe.offset));
     let end = offset + u32::from(k) + u32::from(l);
     let mut verdicts = Vec::with_capacity(unit.training_indices.len());
     let mut tokens = Vec::new();
-    for chunk in unit.training_indices.chunks(judge.n_at_once()) {
+    let n_at_once = court.n_at_once((end - offset) as usize);
+    for chunk in unit.training_indices.chunks(n_at_once) {
         tokens.clear();
         order.check_unchanged()?;
         for &index in chunk {
@@ -131,40 +138,50 @@ fn judge_unit(
             chunk.first().copied().unwrap_or(0),
             chunk.last().copied().unwrap_or(0),
         );
-        let judged = judge
+        let judged = court
             .judge(&probes)
             .with_context(|| format!("the probes of the training indices {first} to {last}"))?;
-        if judged.len() != chunk.len() {
-            return Err(anyhow!(
-                "the judge gave {} verdicts on {} probes",
-                judged.len(),
-                chunk.len()
-            ));
-        }
         verdicts.extend(judged);
         progress.advance(chunk.len() as u64);
     }
     Ok(verdicts)
 }
 
-fn write_part(run: &Run, corpus: &Corpus, unit: &Unit, verdicts: &[Verdict]) -> Result<()> {
+fn write_part(run: &Run, corpus: &Corpus, unit: &Unit, judged: &[Judged]) -> Result<()> {
     let l = usize::from(run.probe.l);
     let mut footer = footer(run);
     footer
         .0
         .insert("fingerprint".to_owned(), unit.fingerprint.clone());
-    let n_prefix_matched = verdicts.iter().map(|verdict| verdict.n_prefix_matched);
-    let memorized: Vec<bool> = verdicts
-        .iter()
-        .map(|verdict| verdict.memorized(l))
-        .collect();
+    let verdicts = || judged.iter().map(|judged| judged.verdict);
+    let memorized = verdicts().map(|verdict| Some(verdict.memorized(l)));
+    let near_tie = judged.iter().map(|judged| Some(judged.near_tie));
+    let likelihood = |value: fn(Likelihood) -> f32| -> ArrayRef {
+        let values = verdicts().map(|verdict| verdict.likelihood.map(value));
+        Arc::new(values.collect::<Float32Array>())
+    };
+    let n_top1 = verdicts().map(|verdict| verdict.likelihood.map(|likelihood| likelihood.n_top1));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(
-            verdicts.iter().map(|_| &corpus.name),
+            judged.iter().map(|_| &corpus.name),
         )),
         Arc::new(UInt32Array::from(unit.training_indices.clone())),
-        Arc::new(UInt16Array::from_iter_values(n_prefix_matched)),
-        Arc::new(BooleanArray::from(memorized)),
+        Arc::new(UInt16Array::from_iter_values(
+            verdicts().map(|verdict| verdict.n_prefix_matched),
+        )),
+        Arc::new(memorized.collect::<BooleanArray>()),
+        Arc::new(Float32Array::from_iter_values(
+            verdicts().map(|verdict| verdict.margin),
+        )),
+        Arc::new(near_tie.collect::<BooleanArray>()),
+        Arc::new(
+            verdicts()
+                .map(|verdict| verdict.n_matched)
+                .collect::<UInt16Array>(),
+        ),
+        likelihood(|likelihood| likelihood.surprisal),
+        likelihood(|likelihood| likelihood.logp_suffix),
+        Arc::new(n_top1.collect::<UInt16Array>()),
     ];
     write_atomically(&unit.path, |file| {
         let mut writer = BatchWriter::new(file, &VERDICTS, &footer)?;

@@ -1,0 +1,350 @@
+//! What follows from hidden states: the output projection, a few rows at a time, and what is read off the logits.
+//!
+//! Logits are the largest tensor of all (a row of Pythia's is 200 kB), so that no more than [`ROWS`] rows of them
+//! exist at once for each thread.
+
+use crate::device::DeviceChoice;
+use crate::likelihood::TokenLikelihood;
+use crate::memorization::JudgeError;
+use crate::model::GptNeox;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
+
+/// Positions whose logits are computed together.
+const ROWS: usize = 128;
+/// Pythia's end of text, which `min_length` forbids in transformers' `generate`.
+const END_OF_TEXT: usize = 0;
+
+/// What is wanted of each position.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted {
+    /// Greedy decoding may not choose token 0.
+    pub(crate) suppress_eos: bool,
+    pub(crate) likelihood: bool,
+}
+
+/// What greedy decoding does at a position where the data have a certain token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct NextToken {
+    /// Its choice; the lowest id of several with the same logit.
+    pub(crate) predicted: u32,
+    /// Logit of the true token − the highest logit of any other that may be chosen.
+    pub(crate) margin: f32,
+    /// Where wanted; suppression does not touch it.
+    pub(crate) likelihood: Option<TokenLikelihood>,
+}
+
+/// What follows each of the hidden states `[b, t, e]`, row by row; `truth` holds the `b · t` true tokens.
+pub(crate) fn next_tokens(
+    model: &GptNeox,
+    hidden: Tensor<3>,
+    truth: &[u32],
+    wanted: Wanted,
+) -> Result<Vec<NextToken>, JudgeError> {
+    let sum: f32 = hidden
+        .clone()
+        .abs()
+        .sum()
+        .try_into_scalar()
+        .map_err(device_failed)?;
+    if !sum.is_finite() {
+        return Err(JudgeError::NotFinite);
+    }
+    let [b, t, e] = hidden.dims();
+    let hidden = hidden.reshape([1, b * t, e]);
+    let mut all = Vec::with_capacity(truth.len());
+    for (tile, truth) in truth.chunks(ROWS).enumerate() {
+        let rows = hidden.clone().narrow(1, tile * ROWS, truth.len());
+        let logits: Tensor<2> = model.logits(rows).squeeze_dim(0); // [rows, v]
+        let read = match model.device() {
+            DeviceChoice::Cpu => on_host(logits, truth, wanted),
+            DeviceChoice::Cuda(_) => on_device(model, logits, truth, wanted),
+        };
+        all.extend(read?);
+    }
+    Ok(all)
+}
+
+/// Reads the logits where they lie, each row while it is in the cache.
+fn on_host(logits: Tensor<2>, truth: &[u32], wanted: Wanted) -> Result<Vec<NextToken>, JudgeError> {
+    let [_, vocab_size] = logits.dims();
+    // On this backend a tensor that nobody else holds gives its memory away.
+    let mut data: TensorData = logits.into_data();
+    let logits = data.as_mut_slice::<f32>().map_err(device_failed)?;
+    let rows = logits.chunks_exact_mut(vocab_size).zip(truth);
+    Ok(rows
+        .map(|(row, &truth)| of_row(row, truth as usize, wanted))
+        .collect())
+}
+
+/// Reads one row, and spoils it.
+fn of_row(row: &mut [f32], truth: usize, wanted: Wanted) -> NextToken {
+    let likelihood = wanted.likelihood.then(|| likelihood_of_row(row, truth));
+    if wanted.suppress_eos {
+        row[END_OF_TEXT] = f32::NEG_INFINITY;
+    }
+    let best = largest(row);
+    #[expect(clippy::float_cmp, reason = "the largest number is one of them")]
+    // Were no place found, the row would hold no number: hidden states are known to be finite.
+    let predicted = row.iter().position(|logit| *logit == best).unwrap_or(0);
+    let true_logit = row[truth];
+    let other = if predicted == truth {
+        row[truth] = f32::NEG_INFINITY;
+        largest(row)
+    } else {
+        best
+    };
+    NextToken {
+        predicted: u32::try_from(predicted).unwrap_or(u32::MAX),
+        margin: true_logit - other,
+        likelihood,
+    }
+}
+
+fn likelihood_of_row(row: &mut [f32], truth: usize) -> TokenLikelihood {
+    let true_logit = row[truth];
+    let best = largest(row);
+    row[truth] = f32::NEG_INFINITY;
+    let other = largest(row);
+    row[truth] = true_logit;
+    let (sum, weighted) = exponential_sums(row, best);
+    let log_sum = sum.ln();
+    let n_above = row.iter().map(|logit| u32::from(*logit > true_logit)).sum();
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "nats, of which f32 holds seven digits"
+    )]
+    TokenLikelihood {
+        surprisal: (log_sum - f64::from(true_logit - best)) as f32,
+        rank: n_above,
+        // −Σ p ln p, with p = exp(x − best) / sum
+        entropy: (log_sum - weighted / sum) as f32,
+        margin: true_logit - other,
+    }
+}
+
+/// The largest number, by eights side by side, which compiles to vector instructions.
+fn largest(numbers: &[f32]) -> f32 {
+    let (eights, rest) = numbers.as_chunks::<16>();
+    let mut best = [f32::NEG_INFINITY; 16];
+    for eight in eights {
+        for (best, number) in best.iter_mut().zip(eight) {
+            *best = if *number > *best { *number } else { *best };
+        }
+    }
+    best.iter()
+        .chain(rest)
+        .fold(f32::NEG_INFINITY, |a, b| a.max(*b))
+}
+
+/// Σ exp(x − best) and Σ exp(x − best) · (x − best).
+fn exponential_sums(row: &[f32], best: f32) -> (f64, f64) {
+    // Partial sums of 512 terms stay in f32, so that the loop compiles to vector instructions.
+    let mut sums = (0.0, 0.0);
+    for part in row.chunks(512) {
+        let (mut sum, mut weighted) = ([0.0_f32; 16], [0.0_f32; 16]);
+        let (wholes, rest) = part.as_chunks::<16>();
+        let mut add = |place: usize, logit: f32| {
+            let x = logit - best;
+            let p = exponential(x);
+            sum[place] += p;
+            weighted[place] += p * x;
+        };
+        for whole in wholes {
+            for (place, logit) in whole.iter().enumerate() {
+                add(place, *logit);
+            }
+        }
+        for (place, logit) in rest.iter().enumerate() {
+            add(place, *logit);
+        }
+        sums.0 += sum.iter().copied().map(f64::from).sum::<f64>();
+        sums.1 += weighted.iter().copied().map(f64::from).sum::<f64>();
+    }
+    sums
+}
+
+/// eˣ for x ≤ 0, within 2·10⁻⁷ of it relative, 0 below −87: 2ⁿ · eʳ with |r| ≤ ln 2 / 2, eʳ by the polynomial of
+/// Cephes' `expf.c` (Moshier).
+#[inline]
+#[expect(clippy::excessive_precision, reason = "the coefficients as published")]
+#[expect(clippy::many_single_char_names, reason = "the letters of the formula")]
+fn exponential(x: f32) -> f32 {
+    // Adding 1.5 · 2²³ rounds to a whole number, which then stands in the low bits.
+    const ROUNDER: f32 = 12_582_912.0;
+    let clamped = if x < -87.0 { -87.0 } else { x };
+    let rounded = clamped * std::f32::consts::LOG2_E + ROUNDER;
+    let n = rounded - ROUNDER;
+    let r = clamped - n * 0.693_359_375 + n * 2.121_944_4e-4;
+    let mut p = 1.987_569_15e-4;
+    for coefficient in [
+        1.398_199_950_7e-3,
+        8.333_451_907_3e-3,
+        4.166_579_589_4e-2,
+        1.666_666_545_9e-1,
+        5.000_000_120_1e-1,
+    ] {
+        p = p * r + coefficient;
+    }
+    let e = p * r * r + r + 1.0;
+    let scaled = f32::from_bits(e.to_bits().wrapping_add(rounded.to_bits() << 23));
+    if x < -87.0 { 0.0 } else { scaled }
+}
+
+/// The same where logits had better stay on the device.
+fn on_device(
+    model: &GptNeox,
+    logits: Tensor<2>,
+    truth: &[u32],
+    wanted: Wanted,
+) -> Result<Vec<NextToken>, JudgeError> {
+    let ids = model.ids(truth).unsqueeze_dim::<2>(1); // [rows, 1]
+    let n_rows = truth.len();
+    let mut likelihoods = vec![None; n_rows];
+    if wanted.likelihood {
+        let log_p = log_softmax(logits.clone(), 1);
+        let true_logit = logits.clone().gather(1, ids.clone());
+        let surprisal = floats(log_p.clone().gather(1, ids.clone()).neg())?;
+        let rank = logits.clone().greater(true_logit).int().sum_dim(1);
+        let rank: Vec<i64> = rank.try_into_vec_as().map_err(device_failed)?;
+        let entropy = floats((log_p.clone().exp() * log_p).sum_dim(1).neg())?;
+        let margin = floats(margins(&logits, &ids))?;
+        for (row, likelihood) in likelihoods.iter_mut().enumerate() {
+            *likelihood = Some(TokenLikelihood {
+                surprisal: surprisal[row],
+                // A count of vocabulary entries.
+                rank: u32::try_from(rank[row]).unwrap_or(u32::MAX),
+                entropy: entropy[row],
+                margin: margin[row],
+            });
+        }
+    }
+    let logits = if wanted.suppress_eos {
+        let never = Tensor::full([n_rows, 1], f32::NEG_INFINITY, &logits.device());
+        let end = END_OF_TEXT..END_OF_TEXT + 1;
+        logits.slice_assign([0..n_rows, end], never)
+    } else {
+        logits
+    };
+    let margin = floats(margins(&logits, &ids))?;
+    let predicted: Vec<i64> = logits.argmax(1).try_into_vec_as().map_err(device_failed)?;
+    let read = predicted.into_iter().zip(margin).zip(likelihoods);
+    Ok(read
+        .map(|((predicted, margin), likelihood)| NextToken {
+            // A place in the vocabulary.
+            predicted: u32::try_from(predicted).unwrap_or(u32::MAX),
+            margin,
+            likelihood,
+        })
+        .collect())
+}
+
+/// Logit of each row's `ids` − the highest other: `[rows, v]`, `[rows, 1]` → `[rows, 1]`
+fn margins(logits: &Tensor<2>, ids: &Tensor<2, burn::tensor::Int>) -> Tensor<2> {
+    let true_logit = logits.clone().gather(1, ids.clone());
+    let below_all = Tensor::full(ids.dims(), -1e30, &logits.device());
+    let others = logits
+        .clone()
+        .scatter(1, ids.clone(), below_all, IndexingUpdateOp::Add);
+    true_logit - others.max_dim(1)
+}
+
+fn floats(column: Tensor<2>) -> Result<Vec<f32>, JudgeError> {
+    column.try_into_vec_as().map_err(device_failed)
+}
+
+pub(crate) fn device_failed(error: impl std::fmt::Display) -> JudgeError {
+    JudgeError::Device {
+        message: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Precision;
+    use std::path::Path;
+
+    #[test]
+    fn the_exponential_is_that_of_the_c_library() {
+        for i in 0..=43_500_u16 {
+            let x = -f32::from(i) / 500.0;
+            let found = f64::from(exponential(x));
+            let expected = f64::from(x).exp();
+            assert!(
+                (found - expected).abs() <= 2e-7 * expected + 1e-38,
+                "exp({x}) is {found}, not {expected}"
+            );
+        }
+        assert_eq!(exponential(0.0).to_bits(), 1.0_f32.to_bits());
+        assert_eq!(exponential(-1e30).to_bits(), 0);
+        assert_eq!(exponential(f32::NEG_INFINITY).to_bits(), 0);
+    }
+
+    #[test]
+    fn a_row_is_read() {
+        let wanted = Wanted {
+            suppress_eos: false,
+            likelihood: true,
+        };
+        let row = [2.0, 1.0, 2.0, -1.0];
+        let read = of_row(&mut row.clone(), 2, wanted);
+        // Of equals the first is chosen, as torch does.
+        assert_eq!((read.predicted, read.margin), (0, 0.0));
+        let likelihood = read.likelihood.unwrap();
+        // scipy.special.log_softmax and scipy.stats.entropy of the row.
+        assert!(
+            (likelihood.surprisal - 0.882_802_8).abs() < 1e-6,
+            "{likelihood:?}"
+        );
+        assert!(
+            (likelihood.entropy - 1.096_744_9).abs() < 1e-6,
+            "{likelihood:?}"
+        );
+        assert_eq!((likelihood.rank, likelihood.margin), (0, 0.0));
+
+        let suppressed = Wanted {
+            suppress_eos: true,
+            likelihood: true,
+        };
+        let read = of_row(&mut row.clone(), 2, suppressed);
+        assert_eq!((read.predicted, read.margin), (2, 1.0));
+        assert_eq!(read.likelihood.unwrap(), likelihood);
+        let read = of_row(&mut row.clone(), 0, suppressed);
+        assert_eq!((read.predicted, read.margin), (2, f32::NEG_INFINITY));
+    }
+
+    #[test]
+    fn host_and_device_read_the_same() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tied_no_bias");
+        let model = GptNeox::load(&folder, DeviceChoice::Cpu, Precision::F32).unwrap();
+        // Whole numbers in another order, so that no two are near each other but those that are equal.
+        let logits: Vec<f32> = (0..5 * 128_u16)
+            .map(|i| f32::from(i * 37 % 128 / 2) / 4.0)
+            .collect();
+        let logits = Tensor::<1>::from_floats(logits.as_slice(), &model.ids(&[0]).device());
+        let logits = logits.reshape([5, 128]);
+        for suppress_eos in [false, true] {
+            let wanted = Wanted {
+                suppress_eos,
+                likelihood: true,
+            };
+            let truth = [3, 0, 126, 127, 45];
+            let host = on_host(logits.clone(), &truth, wanted).unwrap();
+            let device = on_device(&model, logits.clone(), &truth, wanted).unwrap();
+            for (host, device) in host.into_iter().zip(device) {
+                assert_eq!(host.predicted, device.predicted);
+                // −∞ is equal to itself only.
+                assert!(
+                    host.margin <= device.margin && device.margin <= host.margin,
+                    "{host:?} {device:?}"
+                );
+                let (host, device) = (host.likelihood.unwrap(), device.likelihood.unwrap());
+                assert_eq!(host.rank, device.rank);
+                assert!((host.surprisal - device.surprisal).abs() < 1e-5);
+                assert!((host.entropy - device.entropy).abs() < 1e-5);
+                assert!((host.margin - device.margin).abs() < 1e-5);
+            }
+        }
+    }
+}
