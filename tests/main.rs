@@ -11,6 +11,7 @@ mod inspect;
 mod measures;
 mod orders;
 mod program;
+mod registry;
 mod resume;
 mod suite;
 mod tidy;

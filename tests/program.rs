@@ -34,6 +34,7 @@ pub(crate) fn pipeline(folder: &Path, arguments: &[&str]) -> Outcome {
     let output = Command::new(env!("CARGO_BIN_EXE_pipeline"))
         .args(arguments)
         .current_dir(folder)
+        .env("HF_HUB_CACHE", folder.join("hub"))
         .output()
         .unwrap();
     let outcome = Outcome {

@@ -112,7 +112,7 @@ pub(crate) fn in_layer(layer: usize, name: &str) -> String {
 }
 
 /// Every tensor of a model with its shape (`GPTNeoXForCausalLM` in transformers' `modeling_gpt_neox.py`).
-fn expected_tensors(config: &GptNeoxConfig) -> BTreeMap<String, Vec<usize>> {
+pub fn tensor_shapes(config: &GptNeoxConfig) -> BTreeMap<String, Vec<usize>> {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     let mut expected = BTreeMap::new();
     expected.insert(
@@ -157,7 +157,7 @@ fn check_tensors(
     files: &[WeightFile],
     listed: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, usize>, LoadError> {
-    let expected = expected_tensors(config);
+    let expected = tensor_shapes(config);
     let mut places = BTreeMap::new();
     for (number, file) in files.iter().enumerate() {
         let path = || file.path().to_owned();

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     },
     /// Shows what the model was trained on: positions, documents, tokens, text.
     Inspect(InspectOptions),
+    /// Lists the published models of the Pythia suite, or shows all that is known of one.
+    Suite(SuiteOptions),
     /// Prints the tables' columns, types and meanings.
     Schema {
         /// Prints the keys of a run file instead.
@@ -68,6 +70,33 @@ pub(crate) enum Stage {
     Probe,
     /// Memorization against training time. Writes the tables one reads.
     Join,
+}
+
+/// Which models to list.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct SuiteOptions {
+    #[command(subcommand)]
+    pub(crate) command: Option<SuiteCommand>,
+    /// Only a series: `v1`, `v0` or `polypythias`.
+    #[arg(long)]
+    pub(crate) series: Option<String>,
+    /// Only a size, such as `410m`.
+    #[arg(long)]
+    pub(crate) size: Option<String>,
+    /// Only those trained on a corpus: `pile` or `pile-deduped`.
+    #[arg(long)]
+    pub(crate) corpus: Option<String>,
+}
+
+/// One of them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SuiteCommand {
+    /// All that is known of a model.
+    Show {
+        /// Its name, such as `pythia-70m-deduped`; old names are understood.
+        name: String,
+    },
 }
 
 /// What to show.

@@ -4,6 +4,7 @@ mod check;
 mod inspect;
 mod run;
 mod schema;
+mod suite;
 
 use crate::cli::{Cli, Command};
 use crate::failure;
@@ -21,6 +22,7 @@ pub(crate) fn execute(cli: Cli) -> Result<()> {
         Some(Command::Run { file, options }) => run::run(&file, &options),
         Some(Command::Check { file }) => check::check(&file),
         Some(Command::Inspect(options)) => inspect::inspect(&options),
+        Some(Command::Suite(options)) => suite::suite(&options),
         Some(Command::Schema { run_file }) => schema::schema(run_file),
     }
 }

@@ -8,8 +8,10 @@ mod run_file;
 pub(crate) use keys::KEYS;
 
 use crate::corpora::OrderSource;
+use crate::hub::{Absent, HubPath};
 use crate::judges::{JudgeChoice, Measure};
-use gpt_neox::{DeviceChoice, Precision};
+use crate::suite::Suite;
+use gpt_neox::{DeviceChoice, GptNeoxConfig, Precision};
 use run_file::{ProbeTable, RunFile, TimeTable};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeSet;
@@ -36,6 +38,12 @@ pub(crate) struct Run {
     pub(crate) bins: u32,
     pub(crate) corpora: Vec<Corpus>,
     pub(crate) models: Vec<Model>,
+    /// What the run names on the hub and the cache does not hold.
+    #[serde(skip)]
+    pub(crate) absent: Vec<Absent>,
+    /// What the user should know and need not mend.
+    #[serde(skip)]
+    pub(crate) warnings: Vec<String>,
 }
 
 /// How probes are cut and judged.
@@ -114,6 +122,9 @@ pub(crate) struct Model {
     pub(crate) name: String,
     /// The corpus it was trained on and is probed with.
     pub(crate) corpus: String,
+    /// The shape that the registry has of it, where it is one of the suite.
+    #[serde(skip)]
+    pub(crate) shape: Option<GptNeoxConfig>,
     pub(crate) checkpoints: Vec<CheckpointFolder>,
 }
 
@@ -167,6 +178,30 @@ impl Data {
     }
 }
 
+impl Corpus {
+    /// Every path that it names.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let data = match &self.data {
+            Data::One(path) => std::slice::from_ref(path),
+            Data::Mixture { members, .. } => members,
+        };
+        let others = self.maps.iter().chain(&self.tokenizer);
+        data.iter().chain(others).map(PathBuf::as_path)
+    }
+}
+
+impl Model {
+    /// The checkpoints that are not waiting to be fetched.
+    pub(crate) fn present<'a>(
+        &'a self,
+        run: &'a Run,
+    ) -> impl Iterator<Item = &'a CheckpointFolder> {
+        self.checkpoints
+            .iter()
+            .filter(|checkpoint| run.absent(&checkpoint.folder).is_none())
+    }
+}
+
 impl Run {
     /// Reads and checks the run file at `path`; paths in it are relative to its folder.
     ///
@@ -192,6 +227,11 @@ impl Run {
         self.corpora.iter().find(|corpus| corpus.name == name)
     }
 
+    /// What is not in the hub's cache of that which a path stands for.
+    pub(crate) fn absent(&self, path: &Path) -> Option<&Absent> {
+        self.absent.iter().find(|absent| absent.path == path)
+    }
+
     /// The models probed with the corpus of that name.
     pub(crate) fn models_of<'a>(&'a self, corpus: &'a str) -> impl Iterator<Item = &'a Model> {
         self.models
@@ -200,12 +240,36 @@ impl Run {
     }
 }
 
-/// Collects the problems of a run file while its values are checked.
-struct Problems(Vec<String>);
+/// Collects what is to be said of a run file while its values are checked.
+struct Problems {
+    /// What keeps it from being run.
+    all: Vec<String>,
+    warnings: Vec<String>,
+    absent: Vec<Absent>,
+    /// The folder that its paths are relative to.
+    folder: PathBuf,
+}
 
 impl Problems {
     fn add(&mut self, place: &str, problem: impl fmt::Display) {
-        self.0.push(format!("{place}: {problem}"));
+        self.all.push(format!("{place}: {problem}"));
+    }
+
+    /// A path of the run file from the root; of what is on the hub, the path in its cache.
+    fn resolve(&mut self, place: &str, path: &str) -> PathBuf {
+        match HubPath::parse(path) {
+            Err(error) => self.add(place, error),
+            Ok(None) => return absolute(&self.folder.join(path)),
+            Ok(Some(hub)) => match hub.find() {
+                Ok(path) => return path,
+                Err(absent) => {
+                    let path = absent.path.clone();
+                    self.absent.push(absent);
+                    return path;
+                }
+            },
+        }
+        PathBuf::new()
     }
 
     /// A value that must lie in `range`; the range's end where it does not.
@@ -261,7 +325,13 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
         part_size,
     } = probe;
     let TimeTable { bins } = memorization_by_time;
-    let mut problems = Problems(Vec::new());
+    let mut problems = Problems {
+        all: Vec::new(),
+        warnings: Vec::new(),
+        absent: Vec::new(),
+        folder: folder.to_owned(),
+    };
+    let registry = Suite::load().map_err(|error| vec![format!("{error:#}")])?;
     problems.name("suite", &suite, &mut BTreeSet::new());
 
     // A device given on the command line is judged by the same rules as one in the file.
@@ -294,7 +364,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
     let mut names = BTreeSet::new();
     let corpora: Vec<Corpus> = corpus
         .into_iter()
-        .map(|table| corpus::check_corpus(table, folder, &probe, &mut names, &mut problems))
+        .map(|table| corpus::check_corpus(table, &probe, &mut names, &mut problems))
         .collect();
     if corpora.is_empty() {
         problems.add("corpus", "there is none: add a `[[corpus]]`");
@@ -302,14 +372,14 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
     let mut names = BTreeSet::new();
     let models: Vec<Model> = model
         .into_iter()
-        .map(|table| model::check_model(table, folder, &corpora, &mut names, &mut problems))
+        .map(|table| model::check_model(table, &corpora, &registry, &mut names, &mut problems))
         .collect();
     if models.is_empty() {
         problems.add("model", "there is none: add a `[[model]]`");
     }
 
     match (device, precision) {
-        (Some(device), Some(precision)) if problems.0.is_empty() => Ok(Run {
+        (Some(device), Some(precision)) if problems.all.is_empty() => Ok(Run {
             suite,
             out: absolute(
                 &overrides
@@ -323,8 +393,10 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
             bins,
             corpora,
             models,
+            absent: problems.absent,
+            warnings: problems.warnings,
         }),
-        _ => Err(problems.0),
+        _ => Err(problems.all),
     }
 }
 

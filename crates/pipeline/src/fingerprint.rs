@@ -1,5 +1,7 @@
 //! Content fingerprints: what a result depends on, in a few bytes.
 
+use crate::failure;
+use crate::hub;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -30,12 +32,13 @@ impl FileFingerprint {
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// When it cannot be read, or its hash is known and another one.
     pub(crate) fn of(path: &Path) -> Result<Self> {
+        let known = hub::known_sha256(path);
         let read = || -> Result<Self> {
             let mut file = File::open(path)?;
             let bytes = file.metadata()?.len();
-            let whole = bytes <= WHOLE;
+            let whole = bytes <= WHOLE || known.is_some();
             let mut hash = Sha256::new();
             if whole {
                 hash_range(&mut file, bytes, &mut hash)?;
@@ -52,7 +55,19 @@ impl FileFingerprint {
                 whole,
             })
         };
-        read().with_context(|| format!("taking the fingerprint of `{}`", path.display()))
+        let found =
+            read().with_context(|| format!("taking the fingerprint of `{}`", path.display()))?;
+        match known {
+            Some(known) if known != found.sha256 => Err(failure::failed(
+                format_args!(
+                    "`{}` has the SHA-256 {}, the hub's cache says {known}",
+                    path.display(),
+                    found.sha256
+                ),
+                "the file was damaged on its way or later: remove it and download it again",
+            )),
+            _ => Ok(found),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The files a run reads: opened, checked and fingerprinted before any work.
 
-use crate::config::{CheckpointFolder, Corpus, Run};
+use crate::config::{CheckpointFolder, Corpus, Model, Run};
 use crate::corpora::{self, OpenCorpus, OrderSource};
 use crate::failure;
 use crate::fingerprint::FileFingerprint;
@@ -61,9 +61,20 @@ pub(crate) fn open(run: &Run, depth: Depth) -> Result<Inputs> {
     {
         problems.push(anyhow!(error).context(format!("the device `{}`", run.device)));
     }
+    if depth == Depth::Headers {
+        problems.extend(run.absent.iter().map(|absent| {
+            failure::failed(
+                format_args!("`{}` is not in the hub's cache", absent.url),
+                format_args!("fetch it: `{}`", absent.command),
+            )
+        }));
+    }
     let mut corpora = BTreeMap::new();
     let mut largest_tokens = BTreeMap::new();
     for corpus in &run.corpora {
+        if corpus.paths().any(|path| run.absent(path).is_some()) {
+            continue;
+        }
         match open_corpus(corpus, depth) {
             Ok((open, largest)) => {
                 largest_tokens.insert(corpus.name.clone(), largest);
@@ -75,8 +86,8 @@ pub(crate) fn open(run: &Run, depth: Depth) -> Result<Inputs> {
     if run.probe.judge == JudgeChoice::GptNeox {
         for model in &run.models {
             let largest = largest_tokens.get(&model.corpus).copied().flatten();
-            for checkpoint in &model.checkpoints {
-                if let Err(error) = check_checkpoint(run, checkpoint, largest) {
+            for checkpoint in model.present(run) {
+                if let Err(error) = check_checkpoint(run, model, checkpoint, largest) {
                     problems.push(error.context(format!(
                         "the model `{}` at checkpoint {}",
                         model.name, checkpoint.steps
@@ -107,10 +118,14 @@ fn open_corpus(corpus: &Corpus, depth: Depth) -> Result<(OpenCorpus, Option<u32>
 
 fn check_checkpoint(
     run: &Run,
+    model: &Model,
     checkpoint: &CheckpointFolder,
     largest_token: Option<u32>,
 ) -> Result<()> {
     let config: GptNeoxConfig = GptNeox::check(&checkpoint.folder)?;
+    if let Some(shape) = &model.shape {
+        check_shape(&config, shape, &model.name)?;
+    }
     let needed = usize::from(run.probe.k) + usize::from(run.probe.l);
     if needed > config.max_position_embeddings {
         return Err(failure::failed(
@@ -135,6 +150,41 @@ fn check_checkpoint(
     Ok(())
 }
 
+/// Refuses a checkpoint of another shape than the registry has of the model.
+fn check_shape(found: &GptNeoxConfig, shape: &GptNeoxConfig, name: &str) -> Result<()> {
+    let facts = [
+        ("vocab_size", found.vocab_size, shape.vocab_size),
+        ("hidden_size", found.hidden_size, shape.hidden_size),
+        (
+            "num_hidden_layers",
+            found.num_hidden_layers,
+            shape.num_hidden_layers,
+        ),
+        (
+            "num_attention_heads",
+            found.num_attention_heads,
+            shape.num_attention_heads,
+        ),
+        (
+            "intermediate_size",
+            found.intermediate_size,
+            shape.intermediate_size,
+        ),
+        (
+            "rotated dimensions of a head",
+            found.n_rotary(),
+            shape.n_rotary(),
+        ),
+    ];
+    match facts.into_iter().find(|(_, found, known)| found != known) {
+        None => Ok(()),
+        Some((key, found, known)) => Err(failure::failed(
+            format_args!("its {key} is {found}, that of the suite's `{name}` {known}"),
+            "these are the weights of another model: download them again, or give the model a name of its own in the run file",
+        )),
+    }
+}
+
 fn fingerprints(run: &Run, corpora: BTreeMap<String, OpenCorpus>) -> Result<Inputs> {
     let mut orders = BTreeMap::new();
     let mut sources = BTreeMap::new();
@@ -147,7 +197,7 @@ fn fingerprints(run: &Run, corpora: BTreeMap<String, OpenCorpus>) -> Result<Inpu
     let mut checkpoint_files = BTreeMap::new();
     if run.probe.judge == JudgeChoice::GptNeox {
         for model in &run.models {
-            for checkpoint in &model.checkpoints {
+            for checkpoint in model.present(run) {
                 let files = all_of(&gpt_neox::checkpoint_files(&checkpoint.folder)?)?;
                 checkpoint_files.insert((model.name.clone(), checkpoint.steps), files);
             }

@@ -7,12 +7,14 @@ mod config;
 mod corpora;
 mod failure;
 mod fingerprint;
+mod hub;
 mod inputs;
 mod judges;
 mod manifest;
 mod progress;
 mod stages;
 mod statistics;
+mod suite;
 mod tables;
 mod text;
 

@@ -2,11 +2,19 @@
 
 use crate::config::{Overrides, Run};
 use crate::inputs::{self, Depth};
+use crate::progress;
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanCount};
 use std::io::Write;
 use std::path::Path;
 use training_order::mmididx::Dataset;
+
+/// Says what the run's names should make one careful about.
+pub(super) fn warn(run: &Run) {
+    for warning in &run.warnings {
+        progress::say(&format!("warning: {warning}"));
+    }
+}
 
 /// Checks the run file at `file` and reads all its inputs.
 ///
@@ -15,7 +23,14 @@ use training_order::mmididx::Dataset;
 /// All that is wrong.
 pub(crate) fn check(file: &Path) -> Result<()> {
     let run = Run::load(file, &Overrides::default())?;
+    warn(&run);
     let inputs = inputs::open(&run, Depth::Everything)?;
+    for absent in &run.absent {
+        progress::say(&format!(
+            "warning: `{}` is not in the hub's cache; this fetches it: {}",
+            absent.url, absent.command
+        ));
+    }
     let mut out = std::io::stdout().lock();
     for (corpus, order) in &inputs.orders {
         let n_sequences = HumanCount(order.n_sequences());
@@ -49,9 +64,14 @@ pub(crate) fn check(file: &Path) -> Result<()> {
     let n_bytes = inputs.files().map(|file| file.bytes).sum();
     writeln!(
         out,
-        "{} input files, {}: nothing wrong",
+        "{} input files, {}: nothing wrong{}",
         inputs.files().count(),
-        HumanBytes(n_bytes)
+        HumanBytes(n_bytes),
+        if run.absent.is_empty() {
+            String::new()
+        } else {
+            format!("; {} yet to fetch", run.absent.len())
+        }
     )?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `pipeline run`: order, probes, join; then a summary and the paths of the tables.
 
+use super::check;
 use crate::cli::{RunOptions, Stage};
 use crate::config::{Overrides, Run};
 use crate::failure;
@@ -28,6 +29,7 @@ pub(crate) fn run(file: &Path, options: &RunOptions) -> Result<()> {
         device: options.device.clone(),
     };
     let run = Run::load(file, &overrides)?;
+    check::warn(&run);
     let inputs = inputs::open(&run, Depth::Headers)?;
     if options.fresh {
         discard(&run)?;

@@ -1,15 +1,14 @@
 //! `[[corpus]]`: from the table as written to a [`Corpus`].
 
 use super::run_file::{CorpusTable, MixtureTable};
-use super::{Corpus, Data, Probe, Problems, Weights, absolute};
+use super::{Corpus, Data, Probe, Problems, Weights};
 use crate::corpora::OrderSource;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A corpus whose values fit together; its files are not opened here.
 pub(super) fn check_corpus(
     table: CorpusTable,
-    folder: &Path,
     probe: &Probe,
     names: &mut BTreeSet<String>,
     problems: &mut Problems,
@@ -60,9 +59,8 @@ pub(super) fn check_corpus(
             ),
         );
     }
-    let resolve = |path: String| absolute(&folder.join(path));
     let data = match (data, mixture) {
-        (Some(path), None) => Data::One(resolve(path)),
+        (Some(path), None) => Data::One(problems.resolve(&place("data"), &path)),
         (None, Some(members)) if !members.is_empty() => {
             if order.is_some_and(|order| order != OrderSource::Seed) || maps.is_some() {
                 problems.add(
@@ -70,7 +68,7 @@ pub(super) fn check_corpus(
                     "its order is rebuilt from the seed: leave out `order` and `maps`",
                 );
             }
-            check_mixture(members, weighted_sampler_alpha, resolve, &place, problems)
+            check_mixture(&members, weighted_sampler_alpha, &place, problems)
         }
         _ => {
             problems.add(&place("data"), "give either `data` or a `mixture`");
@@ -98,9 +96,9 @@ pub(super) fn check_corpus(
     Corpus {
         data,
         order,
-        maps: maps.map(resolve),
+        maps: maps.map(|path| problems.resolve(&place("maps"), &path)),
         split,
-        tokenizer: tokenizer.map(resolve),
+        tokenizer: tokenizer.map(|path| problems.resolve(&place("tokenizer"), &path)),
         name,
         sequence_length,
         batch_size,
@@ -110,9 +108,8 @@ pub(super) fn check_corpus(
 }
 
 fn check_mixture(
-    members: Vec<MixtureTable>,
+    members: &[MixtureTable],
     alpha: Option<f64>,
-    resolve: impl Fn(String) -> PathBuf,
     place: &dyn Fn(&str) -> String,
     problems: &mut Problems,
 ) -> Data {
@@ -140,7 +137,9 @@ fn check_mixture(
             Vec::new()
         }))
     };
-    let members = members.into_iter().map(|member| resolve(member.data));
+    let members = members
+        .iter()
+        .map(|member| problems.resolve(&place("mixture.data"), &member.data));
     Data::Mixture {
         members: members.collect(),
         weights,

@@ -85,7 +85,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "corpus.data",
         "path",
-        "the `.idx` and `.bin` files, without these endings; the `.bin` may be in shards (`-00000-of-00020.bin` and so on)",
+        "the `.idx` and `.bin` files, without these endings; the `.bin` may be in shards (`-00000-of-00020.bin` and so on); `hf://datasets/OWNER/NAME/PATH` is in the hub's cache",
     ),
     key(
         "corpus.mixture.data",
@@ -156,7 +156,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "model.name",
         "name",
-        "what tables and folders call the model",
+        "what tables and folders call the model; one of the [suite](../data/suite.toml) is held against what the registry knows of it",
     ),
     key(
         "model.corpus",
@@ -165,13 +165,13 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "model.folder",
-        "path",
-        "folder of a checkpoint in Hugging Face layout; `{checkpoint}` stands for its optimizer steps, `{revision}` for the number in the name of its revision",
+        "path, optional",
+        "folder of a checkpoint in Hugging Face layout; `{checkpoint}` stands for its optimizer steps, `{revision}` for the number in the name of its revision; without it, the model is one of the suite, from the hub's cache: `hf://EleutherAI/NAME@step{revision}`",
     ),
     key(
         "model.revision-factor",
         "integer, optional",
-        "how many times a checkpoint's optimizer steps its revision's number is: 1 without it; 2 for the models of Pythia v0 that were trained with batches of 2,048, whose `step143000` has done 71,500 steps",
+        "how many times a checkpoint's optimizer steps its revision's number is; the registry knows it of the suite's models, 1 else; 2 for those of Pythia v0 that were trained with batches of 2,048, whose `step143000` has done 71,500 steps",
     ),
     key(
         "model.checkpoints",

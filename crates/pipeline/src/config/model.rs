@@ -1,29 +1,40 @@
 //! `[[model]]`: from the table as written to a [`Model`].
 
 use super::run_file::ModelTable;
-use super::{CheckpointFolder, Corpus, Model, Problems, absolute};
+use super::{CheckpointFolder, Corpus, Model, Problems};
+use crate::suite::{SEQUENCE_LENGTH, Suite, SuiteModel};
 use std::collections::BTreeSet;
-use std::path::Path;
 
-/// A model whose values fit together and the corpora; its folders are not opened here.
+/// Stands for a checkpoint's optimizer steps.
+const STEP: &str = "{checkpoint}";
+/// Stands for the number in the name of its revision.
+const REVISION: &str = "{revision}";
+
+/// A model whose values fit together, the corpora and the registry; its folders are not opened here.
 pub(super) fn check_model(
     table: ModelTable,
-    folder: &Path,
     corpora: &[Corpus],
+    registry: &Suite,
     names: &mut BTreeSet<String>,
     problems: &mut Problems,
 ) -> Model {
-    const STEP: &str = "{checkpoint}";
-    const REVISION: &str = "{revision}";
     let ModelTable {
         name,
         corpus,
-        folder: template,
+        folder,
         revision_factor,
         checkpoints,
     } = table;
     let place = |key: &str| format!("model `{name}`: {key}");
-    problems.name("model: name", &name, names);
+    let known = registry.find(&name);
+    // A model in a folder may be called as one likes; one without must be of the suite, which knows old names, too.
+    let known = known.filter(|known| folder.is_none() || known.name == name);
+    let today = known.as_ref().map_or(name.as_str(), |known| known.name);
+    if today != name {
+        let renamed = format!("the model `{name}` is called `{today}` since January 2023");
+        problems.warnings.push(renamed);
+    }
+    problems.name("model: name", today, names);
     let trained_on = corpora.iter().find(|candidate| candidate.name == corpus);
     if trained_on.is_none() {
         let known: Vec<&str> = corpora.iter().map(|corpus| corpus.name.as_str()).collect();
@@ -32,6 +43,21 @@ pub(super) fn check_model(
             format_args!("`{corpus}` is none of the corpora: {}", known.join(", ")),
         );
     }
+    if let (Some(known), Some(trained_on)) = (&known, trained_on) {
+        check_training(known, trained_on, &place, problems);
+    }
+    let template = match (folder, &known) {
+        (Some(folder), _) => folder,
+        (None, Some(known)) => format!("hf://{}@step{REVISION}", known.repository()),
+        (None, None) => {
+            let near = registry.near(&name).join(", ");
+            problems.add(
+                &place("folder"),
+                format_args!("without it the model must be one of the suite, such as {near}"),
+            );
+            String::new()
+        }
+    };
     if !template.contains(STEP) && !template.contains(REVISION) && checkpoints.len() > 1 {
         problems.add(
             &place("folder"),
@@ -47,13 +73,40 @@ pub(super) fn check_model(
             format_args!("`folder` has no `{REVISION}`: `{STEP}` stands for the steps themselves"),
         );
     }
-    let factor = revision_factor.unwrap_or(1);
+    let published = known.as_ref().map(|known| known.revision_factor);
+    let factor = revision_factor.or(published).unwrap_or(1);
     problems.within(&place("revision-factor"), factor, 1, 1 << 10);
+    let checkpoints = check_checkpoints(checkpoints, trained_on, known.as_ref(), &place, problems);
+    let mut folders = Vec::new();
+    for steps in checkpoints {
+        let revision = u64::from(steps) * u64::from(factor);
+        let filled = template
+            .replace(STEP, &steps.to_string())
+            .replace(REVISION, &revision.to_string());
+        let folder = problems.resolve(&place("folder"), &filled);
+        folders.push(CheckpointFolder { steps, folder });
+    }
+    Model {
+        name: today.to_owned(),
+        corpus,
+        shape: known.map(|known| known.shape()),
+        checkpoints: folders,
+    }
+}
+
+/// The steps of the checkpoints, ascending, so that tables and bars come in the order of training.
+fn check_checkpoints(
+    checkpoints: Vec<u32>,
+    trained_on: Option<&Corpus>,
+    known: Option<&SuiteModel<'_>>,
+    place: &dyn Fn(&str) -> String,
+    problems: &mut Problems,
+) -> BTreeSet<u32> {
     if checkpoints.is_empty() {
         problems.add(&place("checkpoints"), "there is none");
     }
     let mut seen = BTreeSet::new();
-    for &steps in &checkpoints {
+    for steps in checkpoints {
         if !seen.insert(steps) {
             problems.add(
                 &place("checkpoints"),
@@ -70,22 +123,63 @@ pub(super) fn check_model(
                     corpus.name, corpus.steps
                 ),
             );
+        } else if let Some(known) = known {
+            check_published(known, steps, place, problems);
         }
     }
-    // Ascending, so that tables and bars come in the order of training.
-    let checkpoints = seen.into_iter().map(|steps| CheckpointFolder {
-        steps,
-        folder: {
-            let revision = u64::from(steps) * u64::from(factor);
-            let filled = template
-                .replace(STEP, &steps.to_string())
-                .replace(REVISION, &revision.to_string());
-            absolute(&folder.join(filled))
-        },
-    });
-    Model {
-        checkpoints: checkpoints.collect(),
-        name,
-        corpus,
+    seen
+}
+
+/// Refuses a checkpoint of a published model that was not published, and warns of one that is known to be wrong.
+fn check_published(
+    known: &SuiteModel<'_>,
+    steps: u32,
+    place: &dyn Fn(&str) -> String,
+    problems: &mut Problems,
+) {
+    if !known.checkpoints.contains(&steps) {
+        let nearest = known
+            .checkpoints
+            .iter()
+            .min_by_key(|published| published.abs_diff(steps));
+        let nearest = nearest.copied().unwrap_or(0);
+        problems.add(
+            &place("checkpoints"),
+            format_args!("{steps} was not published; the nearest is {nearest}"),
+        );
+    }
+    for bad in &known.bad_revisions {
+        if bad.checkpoints.contains(&steps) {
+            problems.warnings.push(format!(
+                "the model `{}` at checkpoint {steps}: {} ({})",
+                known.name, bad.about, bad.issue
+            ));
+        }
+    }
+}
+
+/// Refuses a corpus in another order than that of a published model's training.
+fn check_training(
+    known: &SuiteModel<'_>,
+    corpus: &Corpus,
+    place: &dyn Fn(&str) -> String,
+    problems: &mut Problems,
+) {
+    let facts = [
+        ("sequence-length", corpus.sequence_length, SEQUENCE_LENGTH),
+        ("batch-size", corpus.batch_size, known.batch_size),
+        ("steps", corpus.steps, known.steps),
+        ("seed", corpus.seed, known.seed),
+    ];
+    for (key, found, trained) in facts {
+        if found != trained {
+            problems.add(
+                &place("corpus"),
+                format_args!(
+                    "`{}` has the {key} {found}, the suite's `{}` was trained with {trained}",
+                    corpus.name, known.name
+                ),
+            );
+        }
     }
 }

@@ -83,7 +83,7 @@ pub(super) struct MixtureTable {
 pub(super) struct ModelTable {
     pub(super) name: String,
     pub(super) corpus: String,
-    pub(super) folder: String,
+    pub(super) folder: Option<String>,
     pub(super) revision_factor: Option<u32>,
     pub(super) checkpoints: Vec<u32>,
 }
