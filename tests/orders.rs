@@ -168,3 +168,36 @@ fn a_revision_may_count_in_other_steps() {
     let expected = [(600, "step1200".to_owned()), (2400, "step4800".to_owned())];
     assert_eq!(found.collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn a_sample_takes_adjacent_rows_of_every_so_many_steps() {
+    let sampled = "seed = 1234\n[corpus.sample]\nevery = 7\nrows = 3\nseed = 5";
+    let folder = reworded("seed = 1234", sampled);
+    let positions = table(&folder.path().join("out"), "positions.parquet");
+    let (steps, rows) = (u32s(&positions, "step"), u32s(&positions, "row"));
+    assert_eq!(steps.len(), 2400_usize.div_ceil(7) * 3);
+    let mut first_rows = std::collections::BTreeSet::new();
+    for (n, rows) in rows.chunks_exact(3).enumerate() {
+        assert_eq!(steps[3 * n..3 * n + 3], [u32::try_from(7 * n).unwrap(); 3]);
+        assert_eq!(rows, [rows[0], rows[0] + 1, rows[0] + 2]);
+        first_rows.insert(rows[0]);
+    }
+    assert_eq!(
+        first_rows.into_iter().collect::<Vec<_>>(),
+        [0, 1, 2, 3, 4, 5]
+    );
+    // The same sequences as in a run of all.
+    let all = reworded("seed", "seed");
+    let all = table(&all.path().join("out"), "memorization.parquet");
+    let some = table(&folder.path().join("out"), "memorization.parquet");
+    assert_eq!(some.height(), 2 * positions.height());
+    let verdicts = |frame| -> Vec<(u32, u32, u16)> {
+        let columns = u32s(frame, "checkpoint")
+            .into_iter()
+            .zip(u32s(frame, "training_index"));
+        let columns = columns.zip(u16s(frame, "n_prefix_matched"));
+        columns.map(|((a, b), c)| (a, b, c)).collect()
+    };
+    let all: std::collections::BTreeSet<_> = verdicts(&all).into_iter().collect();
+    assert!(verdicts(&some).iter().all(|verdict| all.contains(verdict)));
+}

@@ -103,6 +103,29 @@ fn open_cuda(_index: u16) -> Result<Device, DeviceError> {
     Err(DeviceError::NotBuilt)
 }
 
+/// Has the C library's allocator keep the memory that tensors give back, instead of returning it to the system, which
+/// clears every page anew for the next tensor. For programs to call at their start; does nothing but with glibc.
+///
+/// On 2 CPU cores and Pythia-70M's shape this takes 11 to 17 % off the time of each measure (`benches/peers.py`).
+#[cfg_attr(
+    all(target_os = "linux", target_env = "gnu"),
+    expect(
+        unsafe_code,
+        reason = "the allocator is set by a call to the C library"
+    )
+)]
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    for (parameter, value) in [
+        (libc::M_MMAP_THRESHOLD, 32 << 20),
+        (libc::M_TRIM_THRESHOLD, i32::MAX),
+        (libc::M_TOP_PAD, 64 << 20),
+    ] {
+        // SAFETY: mallopt takes any two integers, and refuses those that it does not know.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
 /// The features of burn that this program was built with and that can change a number.
 pub fn burn_features() -> Vec<&'static str> {
     let mut features = vec!["flex", "simd", "rayon"];

@@ -5,8 +5,12 @@ mod group;
 use crate::config::GptNeoxConfig;
 use crate::device::DeviceChoice;
 use crate::model::GptNeox;
+use crate::next_token::device_failed;
 use group::judge_group;
-use rayon::prelude::*;
+use rayon::ThreadPoolBuilder;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 /// Prompts and their true continuations, cut from the training data.
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +127,9 @@ pub enum JudgeError {
 /// Prompts that a CPU reads together: their activations stay in its caches.
 const CPU_PROMPTS: usize = 16;
 /// Most probes that one CPU thread decides about together, once their prompts are read.
-const CPU_GROUP: usize = 256;
+const CPU_GROUP: usize = 128;
+/// Groups for each CPU thread that are asked about at once, so that no thread waits long for the last one.
+const CPU_ROUNDS: usize = 4;
 /// Memory that the keys and values of such a group may take, in bytes.
 const CPU_CACHE: usize = 512 << 20;
 /// Probes that a GPU reads and decides about together.
@@ -193,10 +199,13 @@ impl Judge for GptNeox {
         let k = probes.k;
         let n = self.group_size(len);
         let verdicts: Result<Vec<Vec<Verdict>>, JudgeError> = match self.device() {
-            DeviceChoice::Cpu => rows
-                .par_chunks(n)
-                .map(|group| judge_group(self, group, k, measures, CPU_PROMPTS))
-                .collect(),
+            DeviceChoice::Cpu => {
+                let groups: Vec<&[&[u32]]> = rows.chunks(n).collect();
+                let judged = side_by_side(&groups, |group| {
+                    judge_group(self, group, k, measures, CPU_PROMPTS)
+                });
+                judged?.into_iter().collect()
+            }
             DeviceChoice::Cuda(_) => rows
                 .chunks(n)
                 .map(|group| judge_group(self, group, k, measures, n))
@@ -207,7 +216,7 @@ impl Judge for GptNeox {
 
     fn n_at_once(&self, len: usize) -> usize {
         let n_groups = match self.device() {
-            DeviceChoice::Cpu => rayon::current_num_threads(),
+            DeviceChoice::Cpu => CPU_ROUNDS * rayon::current_num_threads(),
             DeviceChoice::Cuda(_) => 1,
         };
         n_groups * self.group_size(len)
@@ -250,6 +259,38 @@ impl GptNeox {
         }
         Ok(())
     }
+}
+
+/// Works on `items` with as many threads as rayon has, each by itself: within one of them, burn's products are not split
+/// further, which would cost more than it gains, and would let the number of threads decide how they are summed.
+fn side_by_side<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> R + Sync,
+) -> Result<Vec<R>, JudgeError> {
+    let next = AtomicUsize::new(0);
+    let take = || -> Result<Vec<(usize, R)>, JudgeError> {
+        let alone = ThreadPoolBuilder::new().num_threads(1).use_current_thread();
+        let _alone = alone.build().map_err(device_failed)?;
+        let mut done = Vec::new();
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            match items.get(place) {
+                None => return Ok(done),
+                Some(item) => done.push((place, work(item))),
+            }
+        }
+    };
+    let n_threads = rayon::current_num_threads().min(items.len());
+    let done: Result<Vec<_>, JudgeError> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(take)).collect();
+        let joined = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        joined.collect()
+    });
+    let mut done: Vec<(usize, R)> = done?.into_iter().flatten().collect();
+    done.sort_by_key(|(place, _)| *place);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
 /// Bytes of the keys and values of a sequence, in f32.

@@ -252,8 +252,13 @@ impl LayerNorm {
 }
 
 impl Linear {
+    /// `[b, t, in]` → `[b, t, out]`
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        linear(x, self.weight.clone(), self.bias.clone())
+        let [b, t, n] = x.dims();
+        let [_, n_out] = self.weight.dims();
+        // One product of b · t rows: as it stands, this would be b products of t rows.
+        let rows = x.reshape([1, b * t, n]);
+        linear(rows, self.weight.clone(), self.bias.clone()).reshape([b, t, n_out])
     }
 }
 

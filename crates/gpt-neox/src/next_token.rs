@@ -11,7 +11,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
 
 /// Positions whose logits are computed together.
-const ROWS: usize = 128;
+const ROWS: usize = 256;
 /// Pythia's end of text, which `min_length` forbids in transformers' `generate`.
 const END_OF_TEXT: usize = 0;
 

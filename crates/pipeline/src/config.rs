@@ -14,6 +14,7 @@ use crate::suite::Suite;
 use gpt_neox::{DeviceChoice, GptNeoxConfig, Precision};
 use run_file::{ProbeTable, RunFile, TimeTable};
 use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
@@ -89,6 +90,19 @@ pub(crate) struct Corpus {
     /// Optimizer steps of the whole training run.
     pub(crate) steps: u32,
     /// The data loader's seed.
+    pub(crate) seed: u32,
+    /// Which sequences are probed, where not all are.
+    pub(crate) sample: Option<Sample>,
+}
+
+/// A sample of sequences: as many adjacent rows of every so many steps. The loader has shuffled the sequences, so that
+/// adjacent rows are as random as any, and a preshuffled corpus is read in few places.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Sample {
+    /// Steps from one to the next, from step 0 on.
+    pub(crate) every: u32,
+    /// Rows of each.
+    pub(crate) rows: u32,
     pub(crate) seed: u32,
 }
 
@@ -175,6 +189,19 @@ impl Data {
             Self::One(_) => None,
             Self::Mixture { weights, .. } => Some(weights),
         }
+    }
+}
+
+impl Sample {
+    /// The first row of a step's sample: the first 8 bytes of the SHA-256 of `SEED:STEP`, as a little-endian number,
+    /// modulo the places there are.
+    pub(crate) fn first_row(&self, step: u32, batch_size: u32) -> u32 {
+        let hash = Sha256::digest(format!("{}:{step}", self.seed));
+        let first = hash.iter().take(8).rev();
+        let number = first.fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        let n_places = u64::from(batch_size.saturating_sub(self.rows)) + 1;
+        // A place in a batch.
+        u32::try_from(number % n_places).unwrap_or(0)
     }
 }
 
@@ -430,4 +457,22 @@ fn as_optional_text<S: Serializer>(
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_can_be_drawn_again_elsewhere() {
+        let sample = Sample {
+            every: 1,
+            rows: 24,
+            seed: 7,
+        };
+        // int.from_bytes(hashlib.sha256(f"7:{step}".encode()).digest()[:8], "little") % 1001
+        let rows: Vec<u32> = (0..4).map(|step| sample.first_row(step, 1024)).collect();
+        assert_eq!(rows, [400, 367, 460, 345]);
+        assert_eq!(sample.first_row(5, 24), 0);
+    }
 }

@@ -22,6 +22,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    gpt_neox::device::keep_freed_memory();
     let cli = cli::Cli::parse();
     match commands::execute(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,12 +2,12 @@
 
 use super::LoadError;
 use half::{bf16, f16};
-use memmap2::Mmap;
 use pytorch_reader::{DType, PytorchReader};
-use safetensors::SafeTensors;
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// A file whose tensors can be read one by one.
@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 pub(super) enum WeightFile {
     Safetensors {
         path: PathBuf,
-        bytes: Mmap,
+        metadata: Metadata,
+        /// Where the first tensor begins, in bytes.
+        data: u64,
     },
     Pytorch {
         path: PathBuf,
@@ -50,8 +52,12 @@ impl WeightFile {
                 Err(source) => Err(LoadError::Pytorch { path, source }),
             };
         }
-        let bytes = map(&path)?;
-        Ok(Self::Safetensors { path, bytes })
+        let (metadata, data) = header(&path)?;
+        Ok(Self::Safetensors {
+            path,
+            metadata,
+            data,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -61,14 +67,9 @@ impl WeightFile {
     }
 
     /// All tensors by name.
-    pub(super) fn tensors(&self) -> Result<BTreeMap<String, Stored>, LoadError> {
+    pub(super) fn tensors(&self) -> BTreeMap<String, Stored> {
         match self {
-            Self::Safetensors { path, bytes } => {
-                let (_, metadata): (usize, Metadata) =
-                    SafeTensors::read_metadata(bytes).map_err(|source| LoadError::Header {
-                        path: path.clone(),
-                        source,
-                    })?;
+            Self::Safetensors { metadata, .. } => {
                 let tensors = metadata.tensors().into_iter().map(|(name, info)| {
                     let stored = Stored {
                         shape: info.shape.clone(),
@@ -76,7 +77,7 @@ impl WeightFile {
                     };
                     (name, stored)
                 });
-                Ok(tensors.collect())
+                tensors.collect()
             }
             Self::Pytorch { reader, .. } => {
                 let tensors = reader.tensors().iter().map(|(name, tensor)| {
@@ -86,7 +87,7 @@ impl WeightFile {
                     };
                     (name.clone(), stored)
                 });
-                Ok(tensors.collect())
+                tensors.collect()
             }
         }
     }
@@ -100,21 +101,33 @@ impl WeightFile {
                 found,
             })
         };
+        let missing = |path: &Path| LoadError::Missing {
+            folder: path.to_owned(),
+            tensor: tensor.to_owned(),
+        };
         match self {
-            Self::Safetensors { path, bytes } => {
-                let header = |source| LoadError::Header {
+            Self::Safetensors {
+                path,
+                metadata,
+                data,
+            } => {
+                let info = metadata.info(tensor).ok_or_else(|| missing(path))?;
+                let storage = storage(of_safetensors(info.dtype))?;
+                let (start, end) = info.data_offsets;
+                let mut bytes = vec![0; end - start];
+                let mut read = || -> io::Result<()> {
+                    let mut file = File::open(path)?;
+                    file.seek(SeekFrom::Start(data + start as u64))?;
+                    file.read_exact(&mut bytes)
+                };
+                read().map_err(|source| LoadError::Io {
                     path: path.clone(),
                     source,
-                };
-                let tensors = SafeTensors::deserialize(bytes).map_err(header)?;
-                let view = tensors.tensor(tensor).map_err(header)?;
-                Ok(storage(of_safetensors(view.dtype()))?.to_f32(view.data()))
+                })?;
+                Ok(storage.to_f32(&bytes))
             }
             Self::Pytorch { path, reader } => {
-                let entry = reader.get(tensor).ok_or_else(|| LoadError::Missing {
-                    folder: path.clone(),
-                    tensor: tensor.to_owned(),
-                })?;
+                let entry = reader.get(tensor).ok_or_else(|| missing(path))?;
                 let storage = storage(of_pytorch(entry.dtype()))?;
                 let bytes = entry.read().map_err(|source| LoadError::Pytorch {
                     path: path.clone(),
@@ -168,16 +181,41 @@ fn open(path: &Path) -> Result<File, LoadError> {
     })
 }
 
-#[expect(
-    unsafe_code,
-    reason = "the weights of large models are read in place, without a second copy in memory"
-)]
-fn map(path: &Path) -> Result<Mmap, LoadError> {
-    let file = open(path)?;
-    // SAFETY: the map is read-only, and every number is copied out of it before use. Should another process
-    // change the file meanwhile, a copy holds other numbers, but no undefined value.
-    unsafe { Mmap::map(&file) }.map_err(|source| LoadError::Io {
+/// Reads what a safetensors file says of its tensors, and where the first of them begins.
+///
+/// Weights are then read one tensor at a time: a map of the file would count as memory beside the tensors made of it.
+fn header(path: &Path) -> Result<(Metadata, u64), LoadError> {
+    const LENGTH: u64 = 8;
+    /// As in safetensors' own reader.
+    const LONGEST: u64 = 100_000_000;
+    let mut file = open(path)?;
+    let io = |source| LoadError::Io {
         path: path.to_owned(),
         source,
-    })
+    };
+    let damaged = |source| LoadError::Header {
+        path: path.to_owned(),
+        source,
+    };
+    let n_bytes = file.metadata().map_err(io)?.len();
+    if n_bytes < LENGTH {
+        return Err(damaged(SafeTensorError::HeaderTooSmall));
+    }
+    let mut length = [0; size_of::<u64>()];
+    file.read_exact(&mut length).map_err(io)?;
+    let n = u64::from_le_bytes(length);
+    if n > LONGEST {
+        return Err(damaged(SafeTensorError::HeaderTooLarge));
+    }
+    if LENGTH + n > n_bytes {
+        return Err(damaged(SafeTensorError::InvalidHeaderLength));
+    }
+    let mut text = Vec::new();
+    file.take(n).read_to_end(&mut text).map_err(io)?;
+    let metadata: Metadata = serde_json::from_slice(&text)
+        .map_err(|error| damaged(SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    if LENGTH + n + metadata.data_len() as u64 != n_bytes {
+        return Err(damaged(SafeTensorError::MetadataIncompleteBuffer));
+    }
+    Ok((metadata, LENGTH + n))
 }

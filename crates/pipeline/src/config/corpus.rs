@@ -1,7 +1,7 @@
 //! `[[corpus]]`: from the table as written to a [`Corpus`].
 
-use super::run_file::{CorpusTable, MixtureTable};
-use super::{Corpus, Data, Probe, Problems, Weights};
+use super::run_file::{CorpusTable, MixtureTable, SampleTable};
+use super::{Corpus, Data, Probe, Problems, Sample, Weights};
 use crate::corpora::OrderSource;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -29,6 +29,7 @@ pub(super) fn check_corpus(
         data_parallel_size,
         steps,
         seed,
+        sample,
     } = table;
     let place = |key: &str| format!("corpus `{name}`: {key}");
     problems.name("corpus: name", &name, names);
@@ -93,6 +94,11 @@ pub(super) fn check_corpus(
             .map_err(|error| problems.add(&place("split"), error))
             .ok()
     });
+    let sample = sample.map(|SampleTable { every, rows, seed }| Sample {
+        every: problems.within(&place("sample.every"), every, 1, steps.max(1)),
+        rows: problems.within(&place("sample.rows"), rows, 1, batch_size),
+        seed,
+    });
     Corpus {
         data,
         order,
@@ -104,6 +110,7 @@ pub(super) fn check_corpus(
         batch_size,
         steps,
         seed,
+        sample,
     }
 }
 

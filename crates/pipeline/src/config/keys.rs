@@ -154,6 +154,21 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("corpus.seed", "integer", "seed of GPT-NeoX's data loader"),
     key(
+        "corpus.sample.every",
+        "steps",
+        "`[corpus.sample]`, optional: of every so many steps, from step 0 on, …",
+    ),
+    key(
+        "corpus.sample.rows",
+        "sequences",
+        "… so many adjacent rows are probed; without it, all sequences are. The loader has shuffled them, so that adjacent rows are as random as any",
+    ),
+    key(
+        "corpus.sample.seed",
+        "integer",
+        "chooses the rows: the first is int(SHA-256 of `SEED:STEP`, its first 8 bytes, little-endian) mod (batch size − rows + 1)",
+    ),
+    key(
         "model.name",
         "name",
         "what tables and folders call the model; one of the [suite](../data/suite.toml) is held against what the registry knows of it",

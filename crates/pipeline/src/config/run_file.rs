@@ -67,6 +67,16 @@ pub(super) struct CorpusTable {
     pub(super) data_parallel_size: Option<u32>,
     pub(super) steps: u32,
     pub(super) seed: u32,
+    pub(super) sample: Option<SampleTable>,
+}
+
+/// `[corpus.sample]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct SampleTable {
+    pub(super) every: u32,
+    pub(super) rows: u32,
+    pub(super) seed: u32,
 }
 
 /// `[[corpus.mixture]]`

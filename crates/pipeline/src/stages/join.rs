@@ -1,6 +1,7 @@
 //! `join`: memorization against training time. Positions and verdicts become the tables one reads.
 
 use super::footer;
+use super::plan::n_planned;
 use super::units::{self, State};
 use crate::config::{Corpus, Run};
 use crate::failure;
@@ -48,7 +49,7 @@ pub(crate) fn join(run: &Run, inputs: &Inputs) -> Result<Summary> {
                 .models_of(corpus)
                 .map(|model| model.checkpoints.len())
                 .sum();
-            order.n_sequences() * n_checkpoints as u64
+            n_planned(run, corpus, order) * n_checkpoints as u64
         })
         .sum();
     let progress = Progress::begin("join", n_probes);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use training_order::{Checkpoint, TrainingIndex, TrainingOrder};
 
 /// Sequences written at once.
-const BATCH: u64 = 1 << 18;
+const BATCH: usize = 1 << 18;
 
 /// What the stage wrote.
 pub(crate) struct Planned {
@@ -26,17 +26,25 @@ pub(crate) struct Planned {
 ///
 /// When a file cannot be written, or the corpus cannot be read.
 pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
-    let n_sequences = inputs.orders.values().map(TrainingOrder::n_sequences).sum();
-    let progress = Progress::begin("plan", n_sequences);
+    let n_planned = inputs
+        .orders
+        .iter()
+        .map(|(corpus, order)| n_planned(run, corpus, order))
+        .sum();
+    let progress = Progress::begin("plan", n_planned);
     let n_positions = write_atomically(&run.out.join(POSITIONS.path), |file| {
         let mut writer = BatchWriter::new(file, &POSITIONS, &footer(run))?;
         // By name, as the table is sorted.
         for (corpus, order) in &inputs.orders {
             progress.working_on(corpus.clone());
-            for first in (0..order.n_sequences()).step_by(usize::try_from(BATCH)?) {
-                let end = order.n_sequences().min(first + BATCH);
-                writer.write(positions(corpus, order, first, end)?)?;
-                progress.advance(end - first);
+            let mut planned = planned(run, corpus, order);
+            loop {
+                let some: Vec<u64> = planned.by_ref().take(BATCH).collect();
+                if some.is_empty() {
+                    break;
+                }
+                writer.write(positions(corpus, order, &some)?)?;
+                progress.advance(some.len() as u64);
             }
             progress.finished(corpus);
         }
@@ -96,14 +104,43 @@ fn exposures(run: &Run, corpus: &str, order: &TrainingOrder) -> Result<Vec<Array
     ])
 }
 
-/// The columns of `positions` for the training indices `first..end` of `corpus`.
-fn positions(corpus: &str, order: &TrainingOrder, first: u64, end: u64) -> Result<Vec<ArrayRef>> {
-    let indices = || (first..end).map(TrainingIndex::new);
+/// The training indices of the sequences that are probed, ascending: all, or those of the corpus' sample.
+fn planned<'a>(
+    run: &'a Run,
+    corpus: &str,
+    order: &TrainingOrder,
+) -> Box<dyn Iterator<Item = u64> + 'a> {
+    let batch_size = order.batch_size();
+    match run.corpus(corpus).and_then(|corpus| corpus.sample.as_ref()) {
+        None => Box::new(0..order.n_sequences()),
+        Some(sample) => Box::new(
+            (0..order.n_steps())
+                .step_by(sample.every as usize)
+                .flat_map(move |step| {
+                    let first_row = sample.first_row(step, batch_size);
+                    let first = u64::from(step) * u64::from(batch_size) + u64::from(first_row);
+                    first..first + u64::from(sample.rows)
+                }),
+        ),
+    }
+}
+
+/// How many that are.
+pub(super) fn n_planned(run: &Run, corpus: &str, order: &TrainingOrder) -> u64 {
+    match run.corpus(corpus).and_then(|corpus| corpus.sample.as_ref()) {
+        None => order.n_sequences(),
+        Some(sample) => u64::from(order.n_steps().div_ceil(sample.every)) * u64::from(sample.rows),
+    }
+}
+
+/// The columns of `positions` for these training indices of `corpus`.
+fn positions(corpus: &str, order: &TrainingOrder, planned: &[u64]) -> Result<Vec<ArrayRef>> {
+    let indices = || planned.iter().copied().map(TrainingIndex::new);
     let places: Vec<_> = indices().map(|index| order.position(index)).collect();
-    let narrow = |number: u64| {
-        u32::try_from(number).with_context(|| format!("{number} does not fit a u32 column"))
+    let narrow = |number: &u64| {
+        u32::try_from(*number).with_context(|| format!("{number} does not fit a u32 column"))
     };
-    let training_index: Vec<u32> = (first..end).map(narrow).collect::<Result<_>>()?;
+    let training_index: Vec<u32> = planned.iter().map(narrow).collect::<Result<_>>()?;
     let sample = indices()
         .map(|index| order.sample(index))
         .collect::<UInt32Array>();

@@ -1,0 +1,186 @@
+"""Ours beside transformers: the same job on the same probes, threads and precision, in interleaved runs of whole processes.
+
+    bash crates/gpt-neox/benches/peers.sh    # sets this up and runs it
+
+Models have the shapes of Pythia-70M and 160M with the real vocabulary, and random weights. Probes are made so that the
+number of leading right tokens is distributed as in the miniature suite (standard, step 2400): continuations are the
+model's own greedy ones, up to a planted miss.
+"""
+
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+K, L, N = 32, 32, 256
+SHAPES = {"70m": (512, 6, 8), "160m": (768, 12, 12)}
+HERE = Path(__file__).resolve().parent
+MINI = HERE / "../../../data/mini/reference/standard_step2400_verdicts.safetensors"
+
+
+def load(folder, dtype):
+    import torch
+    from transformers import GPTNeoXForCausalLM
+
+    torch.set_num_threads(int(os.environ["THREADS"]))
+    return torch, GPTNeoXForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+
+
+def greedy(torch, model, prompts):
+    made = model.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=False, max_length=K + L, eos_token_id=None, pad_token_id=1)
+    return made[:, K:]
+
+
+def make(name, folder, survival):
+    """Random weights in `folder`, and probes with the miniature suite's survival."""
+    import numpy as np
+    import torch
+    from safetensors.torch import save_file
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    hidden, layers, heads = SHAPES[name]
+    torch.manual_seed(0)
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}
+    config = GPTNeoXConfig(vocab_size=50304, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * hidden, max_position_embeddings=2048, rope_parameters=rope)
+    model = GPTNeoXForCausalLM(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 2:
+                weight.copy_(torch.randn_like(weight) * 1.5 / hidden**0.5)
+        model.get_output_embeddings().weight.mul_(2)
+    model.save_pretrained(folder)
+    tokens = torch.randint(0, 50277, (N, K + L))
+    with torch.no_grad():
+        tokens[:, K:] = greedy(torch, model, tokens[:, :K])
+    # The same quantiles for every model.
+    matched = np.sort(survival)[((np.arange(N) + 0.5) / N * len(survival)).astype(int)]
+    np.random.default_rng(0).shuffle(matched)
+    for probe, n in enumerate(matched):
+        if n < L:
+            tokens[probe, K + n] = (tokens[probe, K + n] + 1) % 50277
+    save_file({"tokens": tokens.to(torch.int32)}, folder / "probes.safetensors")
+
+
+def peer(folder, job, dtype):
+    """One run of transformers, in this process."""
+    from safetensors.torch import load_file
+
+    torch, model = load(folder, dtype)
+    tokens = load_file(folder / "probes.safetensors")["tokens"].long()
+    batch = int(os.environ.get("PEER_BATCH", "64"))
+    begun, right = time.perf_counter(), []
+    with torch.no_grad():
+        for some in tokens.split(batch):
+            if job == "generate":
+                found = greedy(torch, model, some[:, :K])
+            else:
+                states = model.gpt_neox(some[:, :-1]).last_hidden_state[:, K - 1 :]
+                found = model.get_output_embeddings()(states).argmax(-1)
+            right.append(found == some[:, K:])
+    seconds = time.perf_counter() - begun
+    right = torch.cat(right).int()
+    print(json.dumps({"judge": seconds, "n_prefix_matched": right.cumprod(1).sum(1).tolist(), "n_right": right.sum(1).tolist()}))
+
+
+def peak():
+    """The machine's f32 matrix product, in GFLOP/s."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["THREADS"]))
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    times = []
+    for _ in range(12):
+        begun = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - begun)
+    print(json.dumps({"gflops": 2 * 2048**3 / min(times) / 1e9}))
+
+
+def process(*command):
+    out = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
+    return json.loads(out.strip().splitlines()[-1])
+
+
+def flops(name, measure, matched):
+    """Of the matrix products that a measure takes, layers and output projection."""
+    hidden, layers, _ = SHAPES[name]
+    token, decision = 2 * 12 * layers * hidden**2, 2 * 50304 * hidden
+    if measure in ("likelihood", "forward"):
+        return len(matched) * ((K + L - 1) * token + L * decision)
+    total = 0
+    for n in matched:
+        read, decided, chunk = K, 1, 1
+        while decided <= n and read < K + L - 1:
+            end = min(read + chunk, K + L - 1)
+            decided += end - read
+            read, chunk = end, chunk * 2
+        rest = max(L - 1 - n, 0) if measure == "score" else 0
+        total += (read + rest) * token + (decided + rest) * decision
+    return total
+
+
+def main(program, work, pairs=5):
+    from safetensors.numpy import load_file
+
+    threads = int(os.environ["THREADS"])
+    ours = lambda folder, measure: process(program, folder, folder / "probes.safetensors", K, measure)
+    theirs = lambda folder, job, dtype: process(sys.executable, __file__, "peer", folder, job, dtype)
+    survival = load_file(MINI)["n_prefix_matched"]
+    raw = {}
+    for name in SHAPES:
+        folder = Path(work) / name
+        if not (folder / "probes.safetensors").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            make(name, folder, survival)
+        jobs = {
+            **{measure: lambda measure=measure: ours(folder, measure) for measure in ("exact", "score", "likelihood")},
+            **{f"{job}{suffix}": lambda job=job, dtype=dtype: theirs(folder, job, dtype) for suffix, dtype in (("", "float32"), ("_bf16", "bfloat16")) for job in ("generate", "forward")},
+        }
+        found = {job: [] for job in jobs}
+        peaks = []
+        for _ in range(pairs):
+            peaks.append(process(sys.executable, __file__, "peak")["gflops"])
+            for job, run in jobs.items():
+                found[job].append(run())
+        first = {job: runs[0] for job, runs in found.items()}
+        assert all(run["n_prefix_matched"] == runs[0]["n_prefix_matched"] for runs in found.values() for run in runs), "runs differ"
+        # A near tie may fall otherwise in another implementation: how many do.
+        differ = lambda a, b: sum(x != y for x, y in zip(a, b))
+        counts = {
+            "exact and generate": differ(first["exact"]["n_prefix_matched"], first["generate"]["n_prefix_matched"]),
+            "score and generate": differ(first["score"]["n_matched"], first["generate"]["n_right"]),
+            "likelihood and forward": differ(first["likelihood"]["n_top1"], first["forward"]["n_right"]),
+        }
+        gflops = statistics.median(peaks)
+        verdicts = first["exact"]["n_prefix_matched"]
+        print(f"{name}: {N} probes, {threads} threads, peak {gflops:.0f} GFLOP/s, hash of the verdicts {hashlib.sha256(json.dumps(verdicts).encode()).hexdigest()[:16]}; verdicts that differ: {counts}")
+        for job, runs in found.items():
+            times = sorted(run["judge"] for run in runs)
+            median = statistics.median(times)
+            line = f"  {job}: {N / median:.1f} probes/s ({times[0]:.2f} … {times[-1]:.2f} s)"
+            if not job.startswith("generate") and not job.endswith("bf16"):
+                line += f", {flops(name, job, verdicts) / median / gflops / 1e7:.0f} % of the peak"
+            if "peak_kib" in runs[0]:
+                line += f", {max(run['peak_kib'] for run in runs) / 1024:.0f} MiB"
+            print(line)
+        for suffix in ("", "_bf16"):
+            for ours_job, their_job in (("exact", "generate"), ("exact", "forward"), ("score", "generate"), ("likelihood", "forward")):
+                ratios = sorted(b["judge"] / a["judge"] for a, b in zip(found[ours_job], found[their_job + suffix]))
+                print(f"ratio {ours_job}_vs_{their_job}_{name}{suffix} {statistics.median(ratios):.2f}  # {ratios[0]:.2f} … {ratios[-1]:.2f}")
+        raw[name] = {"peak_gflops": peaks, "runs": found}
+    out = Path(work) / "peers.json"
+    out.write_text(json.dumps(raw))
+    print(f"raw timings and verdicts: {out}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "peer":
+        peer(Path(sys.argv[2]), *sys.argv[3:])
+    elif sys.argv[1] == "peak":
+        peak()
+    else:
+        main(sys.argv[1], sys.argv[2])
