@@ -10,6 +10,7 @@ mod arrays;
 
 use arrays::Arrays;
 use gpt_neox::{DeviceChoice, GptNeox, Judge, Measures, Precision, Probes};
+use std::fs;
 use std::path::Path;
 
 const K: usize = 8;
@@ -117,6 +118,30 @@ fn check(name: &str) {
     println!(
         "{name}: largest difference of a logit {largest:.1e}; {n_excused} verdicts differ, each at a near tie"
     );
+}
+
+#[test]
+fn a_bin_cut_short_is_refused() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/rotary_of_80_bin_f16");
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |name: &str| fs::copy(source.join(name), folder.path().join(name)).unwrap();
+    copy("config.json");
+    let whole = copy("pytorch_model.bin");
+    GptNeox::check(folder.path()).unwrap();
+    let file = fs::File::options()
+        .write(true)
+        .open(folder.path().join("pytorch_model.bin"))
+        .unwrap();
+    for len in [whole - 1, whole - 1000, whole / 2, 100, 3, 0] {
+        file.set_len(len).unwrap();
+        let error = GptNeox::check(folder.path()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.ends_with("pytorch_model.bin` is no whole PyTorch checkpoint"),
+            "{len}: {text}"
+        );
+        assert!(error.hint().is_some());
+    }
 }
 
 #[test]
