@@ -13,7 +13,6 @@ mod judges;
 mod manifest;
 mod progress;
 mod stages;
-mod statistics;
 mod suite;
 mod tables;
 mod text;

@@ -7,11 +7,11 @@ use crate::config::{Corpus, Run};
 use crate::failure;
 use crate::inputs::Inputs;
 use crate::progress::Progress;
-use crate::statistics::wilson_interval;
 use crate::tables::{
     MEMORIZATION, MEMORIZATION_BY_TIME, POSITIONS, Table, VERDICTS, read_frame, write_frame,
 };
 use anyhow::{Context, Result, bail};
+use pipeline::statistics::wilson_interval;
 use polars::prelude::*;
 use training_order::{BatchPosition, Checkpoint};
 

@@ -1,13 +1,12 @@
 //! Wilson's score interval for a binomial proportion.
 
-/// The 97.5 % quantile of the standard normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
+use super::Z;
 
 /// Wilson's 95 % score interval of the rate behind `hits` successes in `n` trials.
 ///
 /// With p = hits/n: (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n), and `(0, 1)` for `n` = 0
 /// (Wilson 1927, *Journal of the American Statistical Association* 22, 209–212).
-pub(crate) fn wilson_interval(hits: u32, n: u32) -> (f64, f64) {
+pub fn wilson_interval(hits: u32, n: u32) -> (f64, f64) {
     if n == 0 {
         return (0.0, 1.0);
     }

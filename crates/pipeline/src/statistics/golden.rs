@@ -1,0 +1,231 @@
+//! Every statistic against scipy's and statsmodels' (`tests/statistics/reference.py`).
+
+use super::*;
+use serde_json::Value;
+
+fn reference() -> Value {
+    serde_json::from_str(include_str!("../../tests/statistics/reference.json")).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    let numbers = value.as_array().unwrap().iter();
+    numbers.map(|number| number.as_f64().unwrap()).collect()
+}
+
+fn pair(value: &Value) -> (u64, u64) {
+    (value[0].as_u64().unwrap(), value[1].as_u64().unwrap())
+}
+
+fn bins(case: &Value) -> Vec<Bin> {
+    let (t, n, hits) = (
+        numbers(&case["t"]),
+        numbers(&case["n"]),
+        numbers(&case["hits"]),
+    );
+    (0..t.len())
+        .map(|i| Bin {
+            t: t[i],
+            n: n[i],
+            hits: hits[i],
+        })
+        .collect()
+}
+
+/// Equal where the reference has a number; no statement where it has none.
+#[track_caller]
+fn check(name: &str, what: &str, found: Option<f64>, expected: &Value, tolerance: f64) {
+    let Some(expected) = expected.as_f64() else {
+        return;
+    };
+    let found = found.unwrap_or_else(|| panic!("{name}: there is no {what}, but {expected}"));
+    let difference = (found - expected).abs();
+    assert!(
+        difference <= tolerance * expected.abs() || difference < 1e-13,
+        "{name}: {what} is {found}, not {expected}"
+    );
+}
+
+#[test]
+fn trends_equal_statsmodels() {
+    let reference = reference();
+    for (name, case) in reference["bins"].as_object().unwrap() {
+        let bins = bins(case);
+        let fit = poisson_trend(&bins);
+        assert_eq!(fit.is_some(), case["slope"].is_f64(), "{name}");
+        let check = |what: &str, found: Option<f64>| check(name, what, found, &case[what], 1e-6);
+        check("intercept", fit.map(|fit| fit.intercept));
+        if name == "all memorized" {
+            // 0 but for rounding.
+            assert!(fit.unwrap().slope.abs() < 1e-12);
+            let none = direction(
+                fit.unwrap().slope,
+                fit.unwrap().se_quasi.unwrap(),
+                bins.len(),
+            );
+            assert_eq!(none, Some(Direction::None));
+            continue;
+        }
+        check("slope", fit.map(|fit| fit.slope));
+        check("se", fit.map(|fit| fit.se));
+        check("log_likelihood", fit.map(|fit| fit.log_likelihood));
+        check("dispersion_pearson", fit.and_then(|fit| fit.dispersion));
+        check("se_quasi", fit.and_then(|fit| fit.se_quasi));
+        check("se_hc1", fit.and_then(|fit| fit.se_hc1));
+        if bins.len() == 2 {
+            assert_eq!(fit.unwrap().se_quasi, None);
+        }
+    }
+}
+
+#[test]
+fn negative_binomial_is_at_least_as_likely_as_statsmodels() {
+    let reference = reference();
+    let mut n_compared = 0;
+    for (name, case) in reference["bins"].as_object().unwrap() {
+        let bins = bins(case);
+        let Some(fit) = negative_binomial_trend(&bins) else {
+            assert!(case["slope"].is_null(), "{name}");
+            continue;
+        };
+        let Some(likelihood) = case["nb_log_likelihood"].as_f64() else {
+            continue;
+        };
+        n_compared += 1;
+        let tolerance = 1e-9 * likelihood.abs();
+        assert!(
+            fit.log_likelihood >= likelihood - tolerance,
+            "{name}: {fit:?}, {likelihood}"
+        );
+        let poisson = poisson_trend(&bins).unwrap();
+        if fit.alpha == 0.0 {
+            assert_eq!(fit.slope.to_bits(), poisson.slope.to_bits(), "{name}");
+        } else {
+            // Both stand on a flat summit.
+            check(name, "nb_slope", Some(fit.slope), &case["nb_slope"], 2e-3);
+            check(name, "nb_alpha", Some(fit.alpha), &case["nb_alpha"], 2e-3);
+        }
+        assert!(fit.log_likelihood >= poisson.log_likelihood);
+    }
+    assert!(n_compared >= 10, "{n_compared}");
+    let bunches = negative_binomial_trend(&bins(&reference["bins"]["in bunches"])).unwrap();
+    assert!(bunches.alpha > 0.1);
+    let less = negative_binomial_trend(&bins(&reference["bins"]["less than Poisson"])).unwrap();
+    assert!(less.alpha == 0.0);
+}
+
+#[test]
+fn spread_equals_scipy() {
+    for (name, case) in reference()["bins"].as_object().unwrap() {
+        let bins = bins(case);
+        let spread = dispersion(&bins);
+        assert_eq!(spread.is_some(), case["dispersion"].is_f64(), "{name}");
+        check(
+            name,
+            "dispersion",
+            spread.map(|d| d.index),
+            &case["dispersion"],
+            1e-9,
+        );
+        check(
+            name,
+            "dispersion_p",
+            spread.map(|d| d.p),
+            &case["dispersion_p"],
+            1e-6,
+        );
+        let monotone = mann_kendall(&bins);
+        assert_eq!(
+            monotone.is_some(),
+            case["mann_kendall_p"].is_f64(),
+            "{name}"
+        );
+        check(
+            name,
+            "mann_kendall_tau",
+            monotone.map(|m| m.tau),
+            &case["mann_kendall_tau"],
+            1e-9,
+        );
+        check(
+            name,
+            "mann_kendall_p",
+            monotone.map(|m| m.p),
+            &case["mann_kendall_p"],
+            1e-6,
+        );
+    }
+}
+
+#[test]
+fn uniformity_equals_scipy() {
+    for (name, case) in reference()["times"].as_object().unwrap() {
+        let found = uniformity(&numbers(&case["times"])).unwrap();
+        for (what, value) in [
+            ("ks_d", found.ks_d),
+            ("ks_p", found.ks_p),
+            ("cvm_w2", found.cvm_w2),
+            ("cvm_p", found.cvm_p),
+            ("ad_a2", found.ad_a2),
+            ("laplace_u", found.laplace_u),
+            ("laplace_p", found.laplace_p),
+            ("mil_p", found.mil_p),
+        ] {
+            // scipy takes the expansion from 140 hits on, where ours is exact.
+            let tolerance = if what == "ks_p" { 2e-5 } else { 1e-6 };
+            check(name, what, Some(value), &case[what], tolerance);
+        }
+    }
+    assert_eq!(uniformity(&[]), None);
+}
+
+#[test]
+fn ratios_equal_scipy() {
+    let reference = reference();
+    for case in reference["ratios"].as_array().unwrap() {
+        let found = rate_ratio(pair(&case["earlier"]), pair(&case["later"])).unwrap();
+        let name = case.to_string();
+        check(&name, "ratio", found.ratio, &case["ratio"], 1e-12);
+        check(&name, "lo", Some(found.lo), &case["lo"], 1e-6);
+        check(&name, "hi", Some(found.hi), &case["hi"], 1e-6);
+        assert_eq!(found.hi.is_infinite(), case["hi"].is_null());
+        for (margin, what) in [(1.05, "equivalence_p_1.05"), (1.1, "equivalence_p_1.10")] {
+            check(&name, what, found.equivalence_p(margin), &case[what], 1e-6);
+        }
+    }
+    assert_eq!(rate_ratio((0, 0), (1, 2)), None);
+    assert_eq!(rate_ratio((0, 5), (0, 5)), None);
+    for case in reference["excesses"].as_array().unwrap() {
+        let found = excess_ratio(
+            pair(&case["earlier"]),
+            pair(&case["later"]),
+            pair(&case["baseline"]),
+        )
+        .unwrap();
+        let name = case.to_string();
+        check(&name, "ratio", found.ratio, &case["ratio"], 1e-9);
+        assert_eq!(found.interval.is_some(), case["lo"].is_f64(), "{name}");
+        check(
+            &name,
+            "lo",
+            found.interval.map(|interval| interval.0),
+            &case["lo"],
+            1e-6,
+        );
+        check(
+            &name,
+            "hi",
+            found.interval.map(|interval| interval.1),
+            &case["hi"],
+            1e-6,
+        );
+    }
+}
+
+#[test]
+fn q_values_equal_scipy() {
+    let reference = reference();
+    let found = q_values(&numbers(&reference["p"]));
+    for (found, expected) in found.iter().zip(reference["q"].as_array().unwrap()) {
+        check("q", "q", Some(*found), expected, 1e-12);
+    }
+}
