@@ -222,6 +222,71 @@ fn ratios_equal_scipy() {
 }
 
 #[test]
+fn numbers_against_time_equal_scipy() {
+    for (name, case) in reference()["continua"].as_object().unwrap() {
+        let (times, values) = (numbers(&case["times"]), numbers(&case["values"]));
+        let n_permutations = 9_999;
+        let found = rank_trend(&times, &values, n_permutations, 20).unwrap();
+        check(name, "rho", Some(found.rho), &case["rho"], 1e-12);
+        check(name, "rho_p", Some(found.p), &case["rho_p"], 1e-6);
+        // Four standard errors of two random samples, of which scipy's is the whole where there are few.
+        let p = case["permutation_p"].as_f64().unwrap();
+        let tolerance = 4.0 * (2.0 * p * (1.0 - p) / f64::from(n_permutations)).sqrt();
+        assert!(
+            (found.permutation_p.unwrap() - p).abs() < tolerance + 1e-4,
+            "{name}: {found:?}, {p}"
+        );
+        let line = linear_trend(&times, &values).unwrap();
+        for (what, value) in [
+            ("slope", line.slope),
+            ("se", line.se),
+            ("se_hc1", line.se_hc1),
+            ("p", line.p),
+        ] {
+            check(name, what, Some(value), &case[what], 1e-6);
+        }
+    }
+    assert_eq!(rank_trend(&[1_u32, 2, 3], &[0.5_f32; 3], 9, 0), None);
+    assert_eq!(
+        rank_trend(&[1_u32, 2, 3], &[0.5, f64::NAN, 1.0], 9, 0),
+        None
+    );
+    assert_eq!(linear_trend(&[1_u32, 2, 3], &[0.5_f32; 3]), None);
+    assert_eq!(linear_trend(&[1_u32, 2, 3], &[0.5, f64::NAN, 1.0]), None);
+}
+
+#[test]
+fn permutations_do_not_depend_on_threads() {
+    let values: Vec<f32> = (0_u8..200).map(|i| f32::from(i.wrapping_mul(37))).collect();
+    let times: Vec<u32> = (0..200).collect();
+    let with = |n_threads| {
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
+        threads
+            .build()
+            .unwrap()
+            .install(|| rank_trend(&times, &values, 999, 7))
+            .unwrap()
+    };
+    assert_eq!(with(1), with(3));
+    assert_ne!(
+        with(1).permutation_p,
+        rank_trend(&times, &values, 999, 8).unwrap().permutation_p
+    );
+}
+
+#[test]
+fn exact_intervals_equal_scipy() {
+    for case in reference()["shares"].as_array().unwrap() {
+        let (hits, n) = (case["hits"].as_u64().unwrap(), case["n"].as_u64().unwrap());
+        let (lo, hi) = exact_interval(hits.try_into().unwrap(), n.try_into().unwrap());
+        let name = case.to_string();
+        check(&name, "lo", Some(lo), &case["lo"], 1e-6);
+        check(&name, "hi", Some(hi), &case["hi"], 1e-6);
+    }
+    assert_eq!(exact_interval(0, 0), (0.0, 1.0));
+}
+
+#[test]
 fn q_values_equal_scipy() {
     let reference = reference();
     let found = q_values(&numbers(&reference["p"]));

@@ -1,7 +1,7 @@
 //! One rate over another, and whether they are the same within a margin.
 
+use super::clopper_pearson::beta_quantile;
 use super::normal_tail;
-use statrs::distribution::{Beta, ContinuousCDF};
 
 /// The ratio of two rates.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,22 +48,5 @@ impl RateRatio {
         let (log, margin) = (self.ratio?.ln(), margin.ln());
         let p = normal_tail((log + margin) / self.se).max(normal_tail((margin - log) / self.se));
         p.is_finite().then_some(p)
-    }
-}
-
-/// The quantile of a beta distribution, by bisection of its distribution function.
-fn beta_quantile(p: f64, a: f64, b: f64) -> Option<f64> {
-    let beta = Beta::new(a, b).ok()?;
-    let (mut lo, mut hi) = (0.0, 1.0);
-    loop {
-        let middle = f64::midpoint(lo, hi);
-        if middle <= lo || middle >= hi {
-            return Some(middle);
-        }
-        if beta.cdf(middle) < p {
-            lo = middle;
-        } else {
-            hi = middle;
-        }
     }
 }

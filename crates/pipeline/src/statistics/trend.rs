@@ -138,7 +138,7 @@ pub fn smallest_detectable(se: f64) -> f64 {
 fn student(n_bins: usize) -> Option<StudentsT> {
     #[expect(clippy::cast_precision_loss, reason = "a number of bins")]
     let free = n_bins as f64 - 2.0;
-    StudentsT::new(0.0, 1.0, free).ok()
+    super::student(free)
 }
 
 fn student_quantile(n_bins: usize) -> Option<f64> {
