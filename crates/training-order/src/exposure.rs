@@ -1,10 +1,12 @@
 //! How often a piece of a sequence occurs in the training run, at whatever offset.
 
+use crate::index_map::DocumentSpan;
 use crate::mmididx::ReadError;
-use crate::order::TrainingOrder;
+use crate::order::{Exposure, OrderError, TrainingOrder};
 use crate::position::TrainingIndex;
 use rayon::prelude::*;
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -35,7 +37,90 @@ pub struct ProbeExposure {
     pub nearest_after: Option<u32>,
 }
 
+/// The other epochs' copies of a document, at the token with which a probe begins.
+///
+/// A run of more than one epoch meets a document again, each copy cut into other sequences. Those at the probe's own step are
+/// neither before nor after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DocumentCopies {
+    /// Copies whose token was an input at an earlier step.
+    pub before: u32,
+    /// Copies whose token is an input at a later step.
+    pub after: u32,
+    /// Other copies at the probe's own step.
+    pub same_step: u32,
+}
+
 impl TrainingOrder {
+    /// How often the run meets, in other epochs, the token `token` of each of these sequences: the same one of the same
+    /// document. By one parallel scan for all of them; memory grows with the sequences that hold their documents.
+    ///
+    /// # Errors
+    ///
+    /// When the corpus is preshuffled, which no longer says what its sequences are cut from, the run has no such sequence, or a
+    /// size cannot be read.
+    pub fn document_copies(
+        &self,
+        probes: &[TrainingIndex],
+        token: u32,
+    ) -> Result<Vec<DocumentCopies>, OrderError> {
+        let mixture = self.mixture().ok_or(OrderError::NoDocuments)?;
+        // Of each probe: its dataset, its document, and which of the document's tokens it is.
+        let place = |probe: &TrainingIndex| {
+            let spans = self.documents(*probe)?;
+            let (document, at) = document_token(&spans, token).ok_or(OrderError::NoDocuments)?;
+            let member = self.member(*probe).ok_or(OrderError::NoDocuments)?;
+            Ok::<_, OrderError>((member, document, at))
+        };
+        let places: Vec<(usize, u64, u64)> =
+            probes.par_iter().map(place).collect::<Result<_, _>>()?;
+        let mut holders: HashMap<(usize, u64), Vec<Exposure>> = HashMap::new();
+        for member in 0..mixture.members().len() {
+            let of_member = places.iter().filter(|place| place.0 == member);
+            let documents: HashSet<u64> = of_member.map(|place| place.1).collect();
+            for exposure in self.exposures(member, &documents)? {
+                let key = (member, exposure.span.document);
+                holders.entry(key).or_default().push(exposure);
+            }
+        }
+        let count = |(probe, &(member, document, at)): (&TrainingIndex, &(usize, u64, u64))| {
+            let holders = holders.get(&(member, document)).into_iter().flatten();
+            let holders = holders.filter(|holder| holder.span.tokens.contains(&at));
+            // In the order of training: a sequence that holds the document twice is one after the other.
+            let mut sequences: Vec<TrainingIndex> =
+                holders.map(|holder| holder.training_index).collect();
+            sequences.dedup();
+            let step = self.position(*probe).step;
+            let mut copies = DocumentCopies::default();
+            for sequence in sequences {
+                let n = self.n_inputs(sequence, document, at)?;
+                match self.position(sequence).step.cmp(&step) {
+                    Ordering::Less => copies.before += n,
+                    Ordering::Equal => copies.same_step += n,
+                    Ordering::Greater => copies.after += n,
+                }
+            }
+            // The probe's own.
+            copies.same_step = copies.same_step.saturating_sub(1);
+            Ok(copies)
+        };
+        probes.par_iter().zip(&places).map(count).collect()
+    }
+
+    /// How often a document's token is an input of a sequence, whose last token is a target only.
+    fn n_inputs(&self, sequence: TrainingIndex, document: u64, at: u64) -> Result<u32, ReadError> {
+        let (mut first, mut n) = (0, 0);
+        for span in self.documents(sequence)? {
+            let place = first + at.saturating_sub(span.tokens.start);
+            let input = place < u64::from(self.sequence_length());
+            if span.document == document && span.tokens.contains(&at) && input {
+                n += 1;
+            }
+            first += span.tokens.end - span.tokens.start;
+        }
+        Ok(n)
+    }
+
     /// How often the tokens `tokens` of each of these sequences occur in the run, by one pass over it for all of
     /// them. Memory grows with the number of probes, not with the corpus.
     ///
@@ -68,6 +153,19 @@ impl TrainingOrder {
         )?;
         Ok(table.exposures(tokens.start == 0))
     }
+}
+
+/// The document, and which of its tokens, that stands at a place of the sequence cut from `spans`.
+fn document_token(spans: &[DocumentSpan], place: u32) -> Option<(u64, u64)> {
+    let mut left = u64::from(place);
+    for span in spans {
+        let len = span.tokens.end - span.tokens.start;
+        if left < len {
+            return Some((span.document, span.tokens.start + left));
+        }
+        left -= len;
+    }
+    None
 }
 
 /// The distinct contents of all probes, and what was found of each.

@@ -76,7 +76,7 @@ mod order;
 mod position;
 
 pub use blend::Blend;
-pub use exposure::ProbeExposure;
+pub use exposure::{DocumentCopies, ProbeExposure};
 pub use index_map::{BuildError, DocumentSpan, MapError, MapFiles};
 pub use loader::{Items, Part, Split, SplitError};
 pub use mixture::{Member, Mixture};

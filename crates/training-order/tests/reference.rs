@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use training_order::mmididx::Dataset;
 use training_order::numpy_random::RandomState;
 use training_order::{
-    BatchPosition, Checkpoint, Exposure, Items, LoaderSettings, MapFiles, OrderError,
-    ProbeExposure, TrainingIndex, TrainingOrder, npy,
+    BatchPosition, Checkpoint, DocumentCopies, Exposure, Items, LoaderSettings, MapFiles,
+    OrderError, ProbeExposure, TrainingIndex, TrainingOrder, npy,
 };
 
 #[test]
@@ -162,6 +162,48 @@ fn exposures_are_those_of_a_search_through_all_sequences() {
         // Several copies of a document in one sequence come in the order of its tokens, both ways.
         assert_eq!(order.exposures(0, &wanted).unwrap(), searched, "{corpus}");
         assert_eq!(mapped.exposures(0, &wanted).unwrap(), searched, "{corpus}");
+    }
+}
+
+#[test]
+fn document_copies_are_those_of_a_search_through_all_tokens() {
+    for (corpus, met_again) in [("standard", false), ("deduped", true)] {
+        let order = TrainingOrder::from_seed(mini(corpus), &mini_settings()).unwrap();
+        let indices: Vec<TrainingIndex> =
+            (0..order.n_sequences()).map(TrainingIndex::new).collect();
+        // The steps that take each token of each document as an input.
+        let mut steps: HashMap<(u64, u64), Vec<u32>> = HashMap::new();
+        let mut inputs = Vec::new();
+        for &index in &indices {
+            let spans = order.documents(index).unwrap().into_iter();
+            let tokens = spans.flat_map(|span| span.tokens.map(move |at| (span.document, at)));
+            let tokens: Vec<(u64, u64)> = tokens.collect();
+            assert_eq!(tokens.len(), 129);
+            for token in &tokens[..128] {
+                let step = order.position(index).step;
+                steps.entry(*token).or_default().push(step);
+            }
+            inputs.push(tokens);
+        }
+        for place in [0, 90] {
+            let found = order.document_copies(&indices, place).unwrap();
+            let mut n_again = 0;
+            for ((index, copies), tokens) in indices.iter().zip(found).zip(&inputs) {
+                let own = order.position(*index).step;
+                let all = &steps[&tokens[place as usize]];
+                let count = |which: fn(&u32, &u32) -> bool| {
+                    u32::try_from(all.iter().filter(|step| which(step, &own)).count()).unwrap()
+                };
+                let expected = DocumentCopies {
+                    before: count(|step, own| step < own),
+                    after: count(|step, own| step > own),
+                    same_step: count(|step, own| step == own) - 1,
+                };
+                assert_eq!(copies, expected, "{corpus} {index} {place}");
+                n_again += u32::from(copies != DocumentCopies::default());
+            }
+            assert_eq!(n_again > 0, met_again, "{corpus}: {n_again}");
+        }
     }
 }
 
