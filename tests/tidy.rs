@@ -44,14 +44,14 @@ fn every_source_file_says_what_it_is() {
 }
 
 #[test]
-fn the_readme_holds_the_tables_of_the_program() {
+fn the_documents_hold_the_tables_of_the_program() {
     let schema = succeed(&root(), &["schema"]).stdout;
-    let readme = read("README.md");
+    let documented = read("TABLES.md");
     for table in schema.split("\n\n### ") {
         let table = table.trim_start_matches("### ").trim_end();
         assert!(
-            readme.contains(table),
-            "README.md lacks, as `pipeline schema` prints it:\n{table}"
+            documented.contains(table),
+            "TABLES.md lacks, as `pipeline schema` prints it:\n{table}"
         );
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Runs a run file: order, probes, join.
+    /// Runs a run file: order, probes, join, analysis.
     Run {
         /// The run file; `pipelines/README.md` documents its keys.
         file: PathBuf,
@@ -31,6 +31,14 @@ pub(crate) enum Command {
     Check {
         /// The run file.
         file: PathBuf,
+    },
+    /// Recomputes the analysis from a table `memorization` alone, without model or corpus.
+    Analyse {
+        /// A run file, the output folder of a run, or a `memorization.parquet`.
+        path: PathBuf,
+        /// Where to write the tables, instead of beside `memorization`.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
     },
     /// Shows what the model was trained on: positions, documents, tokens, text.
     Inspect(InspectOptions),
@@ -70,6 +78,8 @@ pub(crate) enum Stage {
     Probe,
     /// Memorization against training time. Writes the tables one reads.
     Join,
+    /// Is a sequence met late more likely to be memorized? Writes the tables that say so.
+    Analyse,
 }
 
 /// Which models to list.

@@ -1,5 +1,6 @@
 //! One function a command.
 
+mod analyse;
 mod check;
 mod inspect;
 mod run;
@@ -21,6 +22,7 @@ pub(crate) fn execute(cli: Cli) -> Result<()> {
         None => run::run(&mini_run_file()?, &cli.options),
         Some(Command::Run { file, options }) => run::run(&file, &options),
         Some(Command::Check { file }) => check::check(&file),
+        Some(Command::Analyse { path, out }) => analyse::analyse(&path, out.as_deref()),
         Some(Command::Inspect(options)) => inspect::inspect(&options),
         Some(Command::Suite(options)) => suite::suite(&options),
         Some(Command::Schema { run_file }) => schema::schema(run_file),

@@ -1,25 +1,28 @@
 //! From a run file to a `Run`: everything the stages read, typed and checked, paths absolute.
 
+mod analysis;
 mod corpus;
 mod keys;
 mod model;
 mod run_file;
 
+pub(crate) use analysis::{Analysis, Interval};
 pub(crate) use keys::KEYS;
 
 use crate::corpora::OrderSource;
 use crate::hub::{Absent, HubPath};
 use crate::judges::{JudgeChoice, Measure};
+use crate::learning_rate::Schedule;
 use crate::suite::Suite;
 use gpt_neox::{DeviceChoice, GptNeoxConfig, Precision};
-use run_file::{ProbeTable, RunFile, TimeTable};
+use run_file::{ProbeTable, RunFile};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use training_order::Split;
+use training_order::{BatchPosition, Split};
 
 /// Margins that f32 cannot tell from a tie, in logits: implementations differ by a few 10⁻⁵.
 const NEAR_TIE: f32 = 1e-4;
@@ -35,8 +38,7 @@ pub(crate) struct Run {
     #[serde(serialize_with = "as_text")]
     pub(crate) precision: Precision,
     pub(crate) probe: Probe,
-    /// Number of bins over the steps of a run, for `memorization_by_time`.
-    pub(crate) bins: u32,
+    pub(crate) analysis: Analysis,
     pub(crate) corpora: Vec<Corpus>,
     pub(crate) models: Vec<Model>,
     /// What the run names on the hub and the cache does not hold.
@@ -93,6 +95,19 @@ pub(crate) struct Corpus {
     pub(crate) seed: u32,
     /// Which sequences are probed, where not all are.
     pub(crate) sample: Option<Sample>,
+    /// Whether the probes' exposures are counted, which reads the whole corpus.
+    pub(crate) exposures: bool,
+    pub(crate) contrast: Option<Contrast>,
+}
+
+/// Probes that several models are asked, whatever they were trained on, with their likelihood.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Contrast {
+    pub(crate) models: BTreeSet<String>,
+    /// Optimizer steps.
+    pub(crate) checkpoints: BTreeSet<u32>,
+    /// Which of the corpus' probes, where not all are.
+    pub(crate) sample: Option<Sample>,
 }
 
 /// A sample of sequences: as many adjacent rows of every so many steps. The loader has shuffled the sequences, so that
@@ -134,8 +149,12 @@ pub(crate) enum Weights {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Model {
     pub(crate) name: String,
-    /// The corpus it was trained on and is probed with.
+    /// The corpus it was trained on and is probed with; [`Contrast`]s may ask it of others, too.
     pub(crate) corpus: String,
+    /// Another program's verdicts, where it is not probed here.
+    pub(crate) verdicts: Option<PathBuf>,
+    /// The schedule that the registry has of it, where it is one of the suite.
+    pub(crate) schedule: Option<Schedule>,
     /// The shape that the registry has of it, where it is one of the suite.
     #[serde(skip)]
     pub(crate) shape: Option<GptNeoxConfig>,
@@ -203,6 +222,15 @@ impl Sample {
         // A place in a batch.
         u32::try_from(number % n_places).unwrap_or(0)
     }
+
+    /// Whether a sequence is one of the sample.
+    pub(crate) fn holds(&self, place: BatchPosition, batch_size: u32) -> bool {
+        place.step.is_multiple_of(self.every)
+            && place
+                .row
+                .checked_sub(self.first_row(place.step, batch_size))
+                .is_some_and(|row| row < self.rows)
+    }
 }
 
 impl Corpus {
@@ -252,6 +280,14 @@ impl Run {
     /// The corpus of that name.
     pub(crate) fn corpus(&self, name: &str) -> Option<&Corpus> {
         self.corpora.iter().find(|corpus| corpus.name == name)
+    }
+
+    /// The schedule of the model of that name, where the registry knows it.
+    pub(crate) fn schedule(&self, name: &str) -> Option<Schedule> {
+        self.models
+            .iter()
+            .find(|model| model.name == name)?
+            .schedule
     }
 
     /// What is not in the hub's cache of that which a path stands for.
@@ -337,6 +373,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
         precision,
         probe,
         memorization_by_time,
+        trend,
         corpus,
         model,
     } = raw;
@@ -351,7 +388,6 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
         recheck,
         part_size,
     } = probe;
-    let TimeTable { bins } = memorization_by_time;
     let mut problems = Problems {
         all: Vec::new(),
         warnings: Vec::new(),
@@ -386,7 +422,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
     if recheck && precision == Some(Precision::F32) {
         problems.add("probe.recheck", "the run is in `f32` already: leave it out");
     }
-    let bins = problems.within("memorization-by-time.bins", bins, 1, 1 << 20);
+    let analysis = analysis::check_analysis(memorization_by_time, trend, &mut problems);
 
     let mut names = BTreeSet::new();
     let corpora: Vec<Corpus> = corpus
@@ -404,6 +440,9 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
     if models.is_empty() {
         problems.add("model", "there is none: add a `[[model]]`");
     }
+    for corpus in &corpora {
+        corpus::check_contrast(corpus, &models, &mut problems);
+    }
 
     match (device, precision) {
         (Some(device), Some(precision)) if problems.all.is_empty() => Ok(Run {
@@ -417,7 +456,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
             device,
             precision,
             probe,
-            bins,
+            analysis,
             corpora,
             models,
             absent: problems.absent,

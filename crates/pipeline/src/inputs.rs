@@ -5,6 +5,7 @@ use crate::corpora::{self, OpenCorpus, OrderSource};
 use crate::failure;
 use crate::fingerprint::FileFingerprint;
 use crate::judges::JudgeChoice;
+use crate::stages;
 use anyhow::{Context, Result, anyhow};
 use gpt_neox::{GptNeox, GptNeoxConfig};
 use rayon::prelude::*;
@@ -23,6 +24,8 @@ pub(crate) struct Inputs {
     pub(crate) corpus_files: BTreeMap<String, Vec<FileFingerprint>>,
     /// By model and checkpoint: configuration and weights.
     pub(crate) checkpoint_files: BTreeMap<(String, u32), Vec<FileFingerprint>>,
+    /// Verdicts of other programs.
+    pub(crate) foreign_files: Vec<FileFingerprint>,
 }
 
 /// How far [`open`] looks into the inputs.
@@ -46,6 +49,7 @@ impl Inputs {
             .values()
             .chain(self.checkpoint_files.values())
             .flatten()
+            .chain(&self.foreign_files)
     }
 }
 
@@ -85,8 +89,14 @@ pub(crate) fn open(run: &Run, depth: Depth) -> Result<Inputs> {
     }
     if run.probe.judge == JudgeChoice::GptNeox {
         for model in &run.models {
-            let largest = largest_tokens.get(&model.corpus).copied().flatten();
+            let sets = stages::probe_sets(run);
+            let asked = sets.iter().filter(|set| set.model.name == model.name);
+            let largest = asked.filter_map(|set| *largest_tokens.get(&set.corpus.name)?);
+            let largest = largest.max();
             for checkpoint in model.present(run) {
+                if model.verdicts.is_some() {
+                    continue;
+                }
                 if let Err(error) = check_checkpoint(run, model, checkpoint, largest) {
                     problems.push(error.context(format!(
                         "the model `{}` at checkpoint {}",
@@ -194,10 +204,15 @@ fn fingerprints(run: &Run, corpora: BTreeMap<String, OpenCorpus>) -> Result<Inpu
         sources.insert(name.clone(), open.source);
         orders.insert(name, open.order);
     }
+    let foreign = run.models.iter().filter_map(|model| model.verdicts.clone());
+    let foreign_files = all_of(&foreign.collect::<Vec<_>>())?;
     let mut checkpoint_files = BTreeMap::new();
     if run.probe.judge == JudgeChoice::GptNeox {
         for model in &run.models {
             for checkpoint in model.present(run) {
+                if model.verdicts.is_some() {
+                    continue;
+                }
                 let files = all_of(&gpt_neox::checkpoint_files(&checkpoint.folder)?)?;
                 checkpoint_files.insert((model.name.clone(), checkpoint.steps), files);
             }
@@ -208,6 +223,7 @@ fn fingerprints(run: &Run, corpora: BTreeMap<String, OpenCorpus>) -> Result<Inpu
         sources,
         corpus_files,
         checkpoint_files,
+        foreign_files,
     })
 }
 

@@ -70,13 +70,17 @@ impl Court {
         self.judge.n_at_once(len)
     }
 
-    /// One verdict for each probe, in their order.
+    /// One verdict for each probe, in their order; with the likelihood where it is asked for, whatever the run's measures.
     ///
     /// # Errors
     ///
     /// When a probe does not fit the model, or the device fails.
-    pub(crate) fn judge(&mut self, probes: &Probes<'_>) -> Result<Vec<Judged>> {
-        let verdicts = self.judge.judge(probes, self.measures)?;
+    pub(crate) fn judge(&mut self, probes: &Probes<'_>, likelihood: bool) -> Result<Vec<Judged>> {
+        let measures = Measures {
+            likelihood: self.measures.likelihood || likelihood,
+            ..self.measures
+        };
+        let verdicts = self.judge.judge(probes, measures)?;
         ensure!(
             verdicts.len() == probes.len(),
             "the judge gave {} verdicts on {} probes",
@@ -100,7 +104,7 @@ impl Court {
             .copied()
             .collect();
         let near = Probes::new(&near, probes.prompt_len(), probes.continuation_len())?;
-        let again = second.judge(&near, self.measures)?;
+        let again = second.judge(&near, measures)?;
         let first = judged.iter_mut().filter(|judged| judged.near_tie);
         for (first, again) in first.zip(again) {
             self.recheck.n += 1;

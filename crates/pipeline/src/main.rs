@@ -10,6 +10,7 @@ mod fingerprint;
 mod hub;
 mod inputs;
 mod judges;
+mod learning_rate;
 mod manifest;
 mod progress;
 mod stages;

@@ -1,5 +1,6 @@
 //! The Pythia suite: what is known of every published model, from `data/suite.toml`.
 
+use crate::learning_rate::Schedule;
 use anyhow::{Context, Result};
 use gpt_neox::GptNeoxConfig;
 use serde::Deserialize;
@@ -256,6 +257,16 @@ impl Suite {
 }
 
 impl SuiteModel<'_> {
+    /// Its learning rates: warm-up over 1 % of the steps, then a cosine over all of them.
+    pub(crate) fn schedule(&self) -> Schedule {
+        Schedule {
+            max: self.size.learning_rate,
+            min: self.learning_rate_min,
+            warmup_steps: self.steps / 100,
+            decay_steps: self.steps,
+        }
+    }
+
     /// Its repository on the hub.
     pub(crate) fn repository(&self) -> String {
         format!("EleutherAI/{}", self.name)

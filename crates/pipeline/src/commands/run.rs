@@ -1,6 +1,6 @@
 //! `pipeline run`: order, probes, join; then a summary and the paths of the tables.
 
-use super::check;
+use super::{analyse, check};
 use crate::cli::{RunOptions, Stage};
 use crate::config::{Overrides, Run};
 use crate::failure;
@@ -8,8 +8,8 @@ use crate::inputs::{self, Depth, Inputs};
 use crate::judges::Recheck;
 use crate::manifest::{self, Manifest};
 use crate::progress;
-use crate::stages::{self, Summary, SummaryRow};
-use crate::tables::{EXPOSURES_BY_STEP, MEMORIZATION, MEMORIZATION_BY_TIME, POSITIONS, VERDICTS};
+use crate::stages::{self, ANALYSED, Analysed, Rates};
+use crate::tables::{EXPOSURES_BY_STEP, MEMORIZATION, POSITIONS, VERDICTS, memorization_folder};
 use anyhow::{Context, Result};
 use indicatif::HumanCount;
 use std::fs;
@@ -44,13 +44,10 @@ pub(crate) fn run(file: &Path, options: &RunOptions) -> Result<()> {
             "name another folder with `--out`, or in the run file",
         )
     })?;
-    let summary = run_stages(&run, &inputs, options.only, &mut manifest)?;
+    let analysed = run_stages(&run, &inputs, options.only, &mut manifest)?;
     manifest.finish();
     manifest.write()?;
-    match summary {
-        Some(summary) => show(&run, &summary),
-        None => Ok(()),
-    }
+    analysed.map_or(Ok(()), |analysed| show(&run, &analysed))
 }
 
 fn run_stages(
@@ -58,7 +55,7 @@ fn run_stages(
     inputs: &Inputs,
     only: Option<Stage>,
     manifest: &mut Manifest<'_>,
-) -> Result<Option<Summary>> {
+) -> Result<Option<Analysed>> {
     let wanted = |stage| only.is_none_or(|only| only == stage);
     if wanted(Stage::Plan) {
         let started = Instant::now();
@@ -83,15 +80,22 @@ fn run_stages(
         }
         manifest.seconds("probe", started.elapsed().as_secs_f64());
     }
-    if !wanted(Stage::Join) {
+    if wanted(Stage::Join) {
+        let started = Instant::now();
+        let joined = stages::join(run, inputs)?;
+        manifest.rows(MEMORIZATION.name, joined.n_memorization);
+        manifest.seconds("join", started.elapsed().as_secs_f64());
+    }
+    if !wanted(Stage::Analyse) {
         return Ok(None);
     }
     let started = Instant::now();
-    let summary = stages::join(run, inputs)?;
-    manifest.rows(MEMORIZATION.name, summary.n_memorization);
-    manifest.rows(MEMORIZATION_BY_TIME.name, summary.n_by_time);
-    manifest.seconds("join", started.elapsed().as_secs_f64());
-    Ok(Some(summary))
+    let analysed = stages::analyse(&run.out, &run.out, Some(&run.analysis))?;
+    for (table, n_rows) in ANALYSED.into_iter().zip(analysed.n_rows) {
+        manifest.rows(table.name, n_rows);
+    }
+    manifest.seconds("analyse", started.elapsed().as_secs_f64());
+    Ok(Some(analysed))
 }
 
 /// Removes what a run writes, and nothing else that may lie in the folder.
@@ -101,12 +105,12 @@ fn discard(run: &Run) -> Result<()> {
         POSITIONS.path,
         EXPOSURES_BY_STEP.path,
         MEMORIZATION.path,
-        MEMORIZATION_BY_TIME.path,
     ];
+    let files = files.into_iter().chain(ANALYSED.map(|table| table.path));
     let removed = files.map(|file| (run.out.join(file), fs::remove_file(run.out.join(file))));
-    let verdicts = run.out.join(VERDICTS.name);
-    let folder = fs::remove_dir_all(&verdicts);
-    for (path, result) in removed.into_iter().chain([(verdicts, folder)]) {
+    let folders = [run.out.join(VERDICTS.name), memorization_folder(&run.out)];
+    let folders = folders.map(|folder| (folder.clone(), fs::remove_dir_all(&folder)));
+    for (path, result) in removed.chain(folders) {
         match result {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("discarding `{}`", path.display()));
@@ -117,8 +121,32 @@ fn discard(run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// Writes the summary table and the paths of the tables to stdout.
-fn show(run: &Run, summary: &Summary) -> Result<()> {
+/// Writes what was found and the paths of the tables to stdout.
+fn show(run: &Run, analysed: &Analysed) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    show_rates(&mut out, run, &analysed.rates)?;
+    writeln!(out)?;
+    analyse::show(&mut out, &analysed.conclusions)?;
+    writeln!(out)?;
+    let first = [
+        POSITIONS.path,
+        EXPOSURES_BY_STEP.path,
+        VERDICTS.name,
+        MEMORIZATION.path,
+        MEMORIZATION.name,
+    ];
+    let tables = first.into_iter().chain(ANALYSED.map(|table| table.path));
+    for path in tables.chain([manifest::FILE]) {
+        let path = run.out.join(path);
+        if path.exists() {
+            writeln!(out, "{}", path.display())?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a line for each corpus, model and checkpoint.
+fn show_rates(out: &mut impl Write, run: &Run, rates: &[Rates]) -> Result<()> {
     const HEADER: [&str; 8] = [
         "corpus",
         "model",
@@ -130,8 +158,10 @@ fn show(run: &Run, summary: &Summary) -> Result<()> {
         "seen late",
     ];
     let mut lines = vec![HEADER.map(str::to_owned)];
-    lines.extend(summary.rows.iter().map(cells));
-    let mut out = std::io::stdout().lock();
+    let mut rates: Vec<&Rates> = rates.iter().collect();
+    let corpus = |name: &str| run.corpora.iter().position(|corpus| corpus.name == name);
+    rates.sort_by_key(|rates| (corpus(&rates.corpus), &rates.model, rates.checkpoint));
+    lines.extend(rates.into_iter().map(cells));
     for line in &lines {
         for (place, cell) in line.iter().enumerate() {
             let width = lines
@@ -157,36 +187,27 @@ fn show(run: &Run, summary: &Summary) -> Result<()> {
         out,
         "seen early, late: rate among the sequences of the first and second half of the steps trained so far"
     )?;
-    writeln!(out)?;
-    for path in [
-        POSITIONS.path,
-        EXPOSURES_BY_STEP.path,
-        VERDICTS.name,
-        MEMORIZATION.path,
-        MEMORIZATION_BY_TIME.path,
-        manifest::FILE,
-    ] {
-        writeln!(out, "{}", run.out.join(path).display())?;
-    }
     Ok(())
 }
 
-fn cells(row: &SummaryRow) -> [String; 8] {
+fn cells(row: &Rates) -> [String; 8] {
+    let percent = |(hits, n): (u64, u64)| {
+        #[expect(clippy::cast_precision_loss, reason = "counts below 2⁵³")]
+        let share = 100.0 * hits as f64 / n as f64;
+        if n == 0 {
+            "–".to_owned()
+        } else {
+            format!("{share:.2} %")
+        }
+    };
     [
         row.corpus.clone(),
         row.model.clone(),
         row.checkpoint.to_string(),
-        HumanCount(u64::from(row.n)).to_string(),
-        HumanCount(u64::from(row.n_memorized)).to_string(),
-        percent((row.n_memorized, row.n)),
-        percent(row.early),
-        percent(row.late),
+        HumanCount(row.all.1).to_string(),
+        HumanCount(row.all.0).to_string(),
+        percent(row.all),
+        row.early.map_or_else(|| "–".to_owned(), percent),
+        row.late.map_or_else(|| "–".to_owned(), percent),
     ]
-}
-
-fn percent((hits, n): (u32, u32)) -> String {
-    if n == 0 {
-        return "–".to_owned();
-    }
-    format!("{:.2} %", 100.0 * f64::from(hits) / f64::from(n))
 }

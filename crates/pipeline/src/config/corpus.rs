@@ -1,7 +1,7 @@
 //! `[[corpus]]`: from the table as written to a [`Corpus`].
 
-use super::run_file::{CorpusTable, MixtureTable, SampleTable};
-use super::{Corpus, Data, Probe, Problems, Sample, Weights};
+use super::run_file::{ContrastTable, CorpusTable, MixtureTable, SampleTable};
+use super::{Contrast, Corpus, Data, Model, Probe, Problems, Sample, Weights};
 use crate::corpora::OrderSource;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -30,6 +30,8 @@ pub(super) fn check_corpus(
         steps,
         seed,
         sample,
+        exposures,
+        contrast,
     } = table;
     let place = |key: &str| format!("corpus `{name}`: {key}");
     problems.name("corpus: name", &name, names);
@@ -99,6 +101,31 @@ pub(super) fn check_corpus(
         rows: problems.within(&place("sample.rows"), rows, 1, batch_size),
         seed,
     });
+    let contrast = contrast.map(|table| {
+        let ContrastTable {
+            models,
+            checkpoints,
+            every,
+            rows,
+            seed,
+        } = table;
+        let whole = every.is_none() && rows.is_none() && seed.is_none();
+        let every = every.unwrap_or(1);
+        Contrast {
+            models: models.into_iter().collect(),
+            checkpoints: checkpoints.into_iter().collect(),
+            sample: (!whole).then(|| Sample {
+                every: problems.within(&place("contrast.every"), every, 1, steps.max(1)),
+                rows: problems.within(
+                    &place("contrast.rows"),
+                    rows.unwrap_or(batch_size),
+                    1,
+                    batch_size,
+                ),
+                seed: seed.unwrap_or(0),
+            }),
+        }
+    });
     Corpus {
         data,
         order,
@@ -111,6 +138,39 @@ pub(super) fn check_corpus(
         steps,
         seed,
         sample,
+        exposures,
+        contrast,
+    }
+}
+
+/// Refuses a contrast of models or checkpoints that the run does not have.
+pub(super) fn check_contrast(corpus: &Corpus, models: &[Model], problems: &mut Problems) {
+    let Some(contrast) = &corpus.contrast else {
+        return;
+    };
+    let place = |key: &str| format!("corpus `{}`: contrast.{key}", corpus.name);
+    if contrast.models.is_empty() {
+        problems.add(&place("models"), "there is none");
+    }
+    if contrast.checkpoints.is_empty() {
+        problems.add(&place("checkpoints"), "there is none");
+    }
+    for name in &contrast.models {
+        let Some(model) = models.iter().find(|model| &model.name == name) else {
+            problems.add(
+                &place("models"),
+                format_args!("`{name}` is none of the models of this run file"),
+            );
+            continue;
+        };
+        for steps in &contrast.checkpoints {
+            if !model.checkpoints.iter().any(|known| known.steps == *steps) {
+                problems.add(
+                    &place("checkpoints"),
+                    format_args!("the model `{name}` has no checkpoint {steps} in this run file"),
+                );
+            }
+        }
     }
 }
 

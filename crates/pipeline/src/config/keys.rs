@@ -73,9 +73,39 @@ pub(crate) const KEYS: &[Key] = &[
         "how many verdicts one parquet part holds: what a killed run loses at most",
     ),
     key(
+        "memorization-by-time.steps",
+        "steps, optional",
+        "steps of a bin of `memorization_by_time` and `exposures_by_step`, half-open from step 0; 1000 without it; the last bin may have fewer",
+    ),
+    key(
         "memorization-by-time.bins",
-        "count",
-        "bins over the steps of the training run; each has the same number of steps, the last may have fewer",
+        "count, optional",
+        "instead of `steps`: so many bins over the steps of the training run",
+    ),
+    key(
+        "memorization-by-time.interval",
+        "`wilson` or `exact`, optional",
+        "95 % intervals of the rates: Wilson's, or Clopper and Pearson's; `wilson` without it",
+    ),
+    key(
+        "trend.exposures",
+        "list of counts, optional",
+        "exposure strata by how often a probe's text stands in the training run: up to the first count, from there to the second, and so on, and above the last; `[1, 5]` without it, for once, 2 to 5 times, and more often",
+    ),
+    key(
+        "trend.margins",
+        "list of factors, optional",
+        "further margins of equivalence beside 1.05 and 1.10, each a column `tost_p_…` of `trend`",
+    ),
+    key(
+        "trend.permutations",
+        "count, optional",
+        "permutations behind each p value of `surprisal_trend`; 999 without it; 0 for none",
+    ),
+    key(
+        "trend.seed",
+        "integer, optional",
+        "seed of the permutations; 1 without it",
     ),
     key(
         "corpus.name",
@@ -169,6 +199,36 @@ pub(crate) const KEYS: &[Key] = &[
         "chooses the rows: the first is int(SHA-256 of `SEED:STEP`, its first 8 bytes, little-endian) mod (batch size − rows + 1)",
     ),
     key(
+        "corpus.exposures",
+        "`true` or `false`, optional",
+        "`true`: counts how often each probe's text stands in the training run, before and after the probe, which reads the whole corpus once; `false` without it",
+    ),
+    key(
+        "corpus.contrast.models",
+        "list of names",
+        "`[corpus.contrast]`, optional: these models, whatever they were trained on, are asked some of the corpus' probes, always with the measure `likelihood`, …",
+    ),
+    key(
+        "corpus.contrast.checkpoints",
+        "list of steps",
+        "… at these of their checkpoints",
+    ),
+    key(
+        "corpus.contrast.every",
+        "steps, optional",
+        "which of the corpus' probes, as with `corpus.sample`; without `every`, `rows` and `seed`, all of them; 1 where another of the three is given",
+    ),
+    key(
+        "corpus.contrast.rows",
+        "sequences, optional",
+        "as with `corpus.sample`; the whole batch without it",
+    ),
+    key(
+        "corpus.contrast.seed",
+        "integer, optional",
+        "as with `corpus.sample`; 0 without it",
+    ),
+    key(
         "model.name",
         "name",
         "what tables and folders call the model; one of the [suite](../data/suite.toml) is held against what the registry knows of it",
@@ -176,12 +236,17 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "model.corpus",
         "name",
-        "the corpus that it was trained on and is probed with",
+        "the corpus that it was trained on and is probed with; a `corpus.contrast` may ask it probes of others, too",
     ),
     key(
         "model.folder",
         "path, optional",
         "folder of a checkpoint in Hugging Face layout; `{checkpoint}` stands for its optimizer steps, `{revision}` for the number in the name of its revision; without it, the model is one of the suite, from the hub's cache: `hf://EleutherAI/NAME@step{revision}`",
+    ),
+    key(
+        "model.verdicts",
+        "path, optional",
+        "instead of `folder`: a parquet file with the verdicts of another program on the probes that `plan` wrote: `training_index`, `checkpoint`, `n_prefix_matched` or `surprisal` or both, and, where it has them, `corpus` and other columns of `verdicts`; the stage `probe` leaves the model out",
     ),
     key(
         "model.revision-factor",

@@ -22,13 +22,15 @@ pub(super) fn check_model(
         name,
         corpus,
         folder,
+        verdicts,
         revision_factor,
         checkpoints,
     } = table;
     let place = |key: &str| format!("model `{name}`: {key}");
     let known = registry.find(&name);
     // A model in a folder may be called as one likes; one without must be of the suite, which knows old names, too.
-    let known = known.filter(|known| folder.is_none() || known.name == name);
+    let named = folder.is_none() && verdicts.is_none();
+    let known = known.filter(|known| named || known.name == name);
     let today = known.as_ref().map_or(name.as_str(), |known| known.name);
     if today != name {
         let renamed = format!("the model `{name}` is called `{today}` since January 2023");
@@ -46,7 +48,13 @@ pub(super) fn check_model(
     if let (Some(known), Some(trained_on)) = (&known, trained_on) {
         check_training(known, trained_on, &place, problems);
     }
+    if folder.is_some() && verdicts.is_some() {
+        problems.add(&place("verdicts"), "give `folder` or `verdicts`, not both");
+    }
+    let verdicts = verdicts.map(|path| problems.resolve(&place("verdicts"), &path));
     let template = match (folder, &known) {
+        // Nothing is loaded.
+        _ if verdicts.is_some() => STEP.to_owned(),
         (Some(folder), _) => folder,
         (None, Some(known)) => format!("hf://{}@step{REVISION}", known.repository()),
         (None, None) => {
@@ -89,7 +97,9 @@ pub(super) fn check_model(
     Model {
         name: today.to_owned(),
         corpus,
-        shape: known.map(|known| known.shape()),
+        verdicts,
+        shape: known.as_ref().map(SuiteModel::shape),
+        schedule: known.as_ref().map(SuiteModel::schedule),
         checkpoints: folders,
     }
 }

@@ -1,5 +1,6 @@
 //! The run file as it is written: TOML, kebab-case keys, unknown ones refused with a suggestion.
 
+use super::analysis::Interval;
 use super::keys::KEYS;
 use crate::corpora::OrderSource;
 use crate::judges::{JudgeChoice, Measure};
@@ -16,7 +17,10 @@ pub(super) struct RunFile {
     pub(super) device: String,
     pub(super) precision: String,
     pub(super) probe: ProbeTable,
+    #[serde(default)]
     pub(super) memorization_by_time: TimeTable,
+    #[serde(default)]
+    pub(super) trend: TrendTable,
     #[serde(default)]
     pub(super) corpus: Vec<CorpusTable>,
     #[serde(default)]
@@ -42,10 +46,24 @@ pub(super) struct ProbeTable {
 }
 
 /// `[memorization-by-time]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct TimeTable {
-    pub(super) bins: u32,
+    pub(super) steps: Option<u32>,
+    pub(super) bins: Option<u32>,
+    #[serde(default)]
+    pub(super) interval: Interval,
+}
+
+/// `[trend]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct TrendTable {
+    pub(super) exposures: Option<Vec<u32>>,
+    #[serde(default)]
+    pub(super) margins: Vec<f64>,
+    pub(super) permutations: Option<u32>,
+    pub(super) seed: Option<u32>,
 }
 
 /// `[[corpus]]`
@@ -68,6 +86,9 @@ pub(super) struct CorpusTable {
     pub(super) steps: u32,
     pub(super) seed: u32,
     pub(super) sample: Option<SampleTable>,
+    #[serde(default)]
+    pub(super) exposures: bool,
+    pub(super) contrast: Option<ContrastTable>,
 }
 
 /// `[corpus.sample]`
@@ -77,6 +98,17 @@ pub(super) struct SampleTable {
     pub(super) every: u32,
     pub(super) rows: u32,
     pub(super) seed: u32,
+}
+
+/// `[corpus.contrast]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct ContrastTable {
+    pub(super) models: Vec<String>,
+    pub(super) checkpoints: Vec<u32>,
+    pub(super) every: Option<u32>,
+    pub(super) rows: Option<u32>,
+    pub(super) seed: Option<u32>,
 }
 
 /// `[[corpus.mixture]]`
@@ -94,6 +126,7 @@ pub(super) struct ModelTable {
     pub(super) name: String,
     pub(super) corpus: String,
     pub(super) folder: Option<String>,
+    pub(super) verdicts: Option<String>,
     pub(super) revision_factor: Option<u32>,
     pub(super) checkpoints: Vec<u32>,
 }

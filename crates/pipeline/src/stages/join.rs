@@ -1,318 +1,379 @@
-//! `join`: memorization against training time. Positions and verdicts become the tables one reads.
+//! `join`: positions and verdicts become `memorization`, a stretch of training at a time.
+
+mod foreign;
+mod positions;
 
 use super::footer;
-use super::plan::n_planned;
-use super::units::{self, State};
-use crate::config::{Corpus, Run};
+use super::sets::{ProbeSet, probe_sets};
+use super::units::{self, State, Unit};
+use crate::config::Run;
 use crate::failure;
 use crate::inputs::Inputs;
 use crate::progress::Progress;
 use crate::tables::{
-    MEMORIZATION, MEMORIZATION_BY_TIME, POSITIONS, Table, VERDICTS, read_frame, write_frame,
+    Footer, FrameWriter, MEMORIZATION, Table, VERDICTS, memorization_folder, read_frame,
 };
 use anyhow::{Context, Result, bail};
-use pipeline::statistics::wilson_interval;
 use polars::prelude::*;
+use positions::{Positions, Stretch};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::vec;
 use training_order::{BatchPosition, Checkpoint};
 
-/// What the run found, for a person to read.
-pub(crate) struct Summary {
-    pub(crate) rows: Vec<SummaryRow>,
+/// A run of more probes than these writes a dataset, not one file.
+const MOST_IN_A_FILE: u64 = 1 << 24;
+
+/// What the stage wrote.
+pub(crate) struct Joined {
     pub(crate) n_memorization: u64,
-    pub(crate) n_by_time: u64,
 }
 
-/// One corpus, model and checkpoint.
-pub(crate) struct SummaryRow {
-    pub(crate) corpus: String,
-    pub(crate) model: String,
-    pub(crate) checkpoint: u32,
-    pub(crate) n: u32,
-    pub(crate) n_memorized: u32,
-    /// Memorized and all among the seen sequences of the first half of the steps trained so far.
-    pub(crate) early: (u32, u32),
-    /// The same for the second half.
-    pub(crate) late: (u32, u32),
+/// The verdicts of a set, by training index.
+enum Verdicts {
+    /// Parts of the run's own: those without the contrast's likelihood, and those with it.
+    Parts([Parts; 2]),
+    /// What another program found: all of it.
+    Foreign(DataFrame),
 }
 
-/// Writes `memorization` and `memorization_by_time`.
+/// Parts one after another, each by training index.
+struct Parts {
+    left: vec::IntoIter<Unit>,
+    /// Rows of the last part opened that lie behind what was taken.
+    rest: Option<DataFrame>,
+}
+
+/// Where the rows go.
+enum Sink {
+    /// One file for all sets.
+    File(FrameWriter),
+    /// One file for each.
+    Dataset { folder: PathBuf, footer: Footer },
+}
+
+/// Writes `memorization`.
 ///
 /// # Errors
 ///
 /// When a part is missing, damaged or of another run, or verdicts and positions do not match one to one.
-pub(crate) fn join(run: &Run, inputs: &Inputs) -> Result<Summary> {
-    let n_probes: u64 = inputs
-        .orders
-        .iter()
-        .map(|(corpus, order)| {
-            let n_checkpoints: usize = run
-                .models_of(corpus)
-                .map(|model| model.checkpoints.len())
-                .sum();
-            n_planned(run, corpus, order) * n_checkpoints as u64
-        })
-        .sum();
-    let progress = Progress::begin("join", n_probes);
-    let mut joined = Vec::new();
-    let mut by_time = Vec::new();
-    let mut rows = Vec::new();
+pub(crate) fn join(run: &Run, inputs: &Inputs) -> Result<Joined> {
+    let positions = Positions::open(run)?;
+    let mut planned = BTreeMap::new();
     for corpus in &run.corpora {
-        let planned = units::planned(run, &corpus.name)?;
-        let positions = positions(run, &corpus.name)?;
-        for model in run.models_of(&corpus.name) {
-            for checkpoint in &model.checkpoints {
-                progress.working_on(format!("{} step{}", model.name, checkpoint.steps));
-                let units = units::cut(run, inputs, corpus, model, checkpoint, &planned)?;
-                let mut parts = Vec::with_capacity(units.len());
-                for unit in units {
-                    if unit.state()? == State::Missing {
-                        return Err(failure::failed(
-                            format_args!("the part `{}` is not there", unit.path.display()),
-                            "run the stage `probe` first, or all of them without `--only`",
-                        ));
-                    }
-                    parts.push(read_frame(&unit.path, &VERDICTS)?.lazy());
-                }
-                let table = memorization(&model.name, checkpoint.steps, &positions, parts)
-                    .with_context(|| {
-                        format!(
-                            "joining the verdicts of `{}` at checkpoint {}",
-                            model.name, checkpoint.steps
-                        )
-                    })?;
-                if table.height() != planned.len() || positions.height() != planned.len() {
-                    bail!(
-                        "`{}` at checkpoint {}: {} joined rows for {} planned probes",
-                        model.name,
-                        checkpoint.steps,
-                        table.height(),
-                        planned.len()
-                    );
-                }
-                rows.push(summarize(corpus, &model.name, checkpoint.steps, &table)?);
-                by_time.push(bin_by_time(run, corpus, checkpoint.steps, &table)?.lazy());
-                progress.advance(table.height() as u64);
-                progress.finished(&format!("{} step{}", model.name, checkpoint.steps));
-                joined.push(table.lazy());
+        planned.insert(corpus.name.as_str(), units::planned(run, &corpus.name)?);
+    }
+    // Every set is looked at before any is joined, so that a missing part is known in the first second.
+    let mut sets = Vec::new();
+    let mut n_probes = 0;
+    for set in probe_sets(run) {
+        let verdicts = Verdicts::open(run, inputs, &set, &planned[set.corpus.name.as_str()])?;
+        n_probes += verdicts.len();
+        sets.push((set, verdicts));
+    }
+    drop(planned);
+    let progress = Progress::begin("join", n_probes);
+    let mut sink = Sink::new(run, n_probes)?;
+    let mut n_memorization = 0;
+    for (set, verdicts) in sets {
+        progress.working_on(set.place());
+        let n = join_set(run, &positions, &set, verdicts, &mut sink, &progress)
+            .with_context(|| format!("joining the verdicts of {}", set.place()))?;
+        progress.finished(&set.place());
+        n_memorization += n;
+    }
+    sink.finish(run)?;
+    progress.end();
+    Ok(Joined { n_memorization })
+}
+
+/// Joins one set and gives its number of rows.
+fn join_set(
+    run: &Run,
+    positions: &Positions,
+    set: &ProbeSet<'_>,
+    mut verdicts: Verdicts,
+    sink: &mut Sink,
+    progress: &Progress,
+) -> Result<u64> {
+    let mut file = None;
+    let mut n_joined = 0;
+    for stretch in positions.of(&set.corpus.name) {
+        let Some(judged) = verdicts.up_to(stretch.last)? else {
+            continue;
+        };
+        let table = join_stretch(run, positions, set, stretch, judged, verdicts.complete())?;
+        n_joined += table.height() as u64;
+        progress.advance(table.height() as u64);
+        match sink {
+            Sink::File(writer) => writer.write(table)?,
+            Sink::Dataset { folder, footer } => {
+                let writer = match &mut file {
+                    Some(writer) => writer,
+                    None => file.insert(FrameWriter::create_hive(
+                        &folder
+                            .join(format!("model={}", set.model.name))
+                            .join(format!("checkpoint={}", set.checkpoint.steps))
+                            .join(format!("part-{}.parquet", set.corpus.name)),
+                        &MEMORIZATION,
+                        footer,
+                    )?),
+                };
+                writer.write(table)?;
             }
         }
     }
-    let n_memorization = write(run, &MEMORIZATION, joined)?;
-    let n_by_time = write(run, &MEMORIZATION_BY_TIME, by_time)?;
-    progress.end();
-    Ok(Summary {
-        rows,
-        n_memorization,
-        n_by_time,
-    })
+    if let Some(judged) = verdicts.up_to(u32::MAX)?
+        && let Some(index) = judged.column("training_index")?.u32()?.get(0)
+    {
+        return Err(not_planned(set, index));
+    }
+    if let Some(file) = file {
+        file.finish()?;
+    }
+    Ok(n_joined)
 }
 
-/// Stacks, sorts and writes the pieces of a table.
-fn write(run: &Run, table: &'static Table, pieces: Vec<LazyFrame>) -> Result<u64> {
-    let sorted = concat(pieces, UnionArgs::default())?
-        .sort(
-            table.sorted_by.iter().copied(),
-            SortMultipleOptions::default().with_maintain_order(true),
-        )
-        .select(
-            table
-                .column_names()
-                .into_iter()
-                .map(col)
-                .collect::<Vec<_>>(),
-        );
-    let mut frame = sorted.collect()?;
-    write_frame(&run.out.join(table.path), table, &footer(run), &mut frame)?;
-    Ok(frame.height() as u64)
-}
-
-fn positions(run: &Run, corpus: &str) -> Result<DataFrame> {
-    let frame = read_frame(&run.out.join(POSITIONS.path), &POSITIONS)?;
-    Ok(frame
-        .lazy()
-        .filter(col("corpus").eq(lit(corpus)))
-        .select([col("training_index"), col("step")])
-        .collect()?)
-}
-
-/// The rows of `memorization` for one model at one checkpoint.
-fn memorization(
-    model: &str,
-    checkpoint: u32,
-    positions: &DataFrame,
-    parts: Vec<LazyFrame>,
+/// The rows of `memorization` of one set in one stretch.
+fn join_stretch(
+    run: &Run,
+    positions: &Positions,
+    set: &ProbeSet<'_>,
+    stretch: &Stretch,
+    judged: DataFrame,
+    complete: bool,
 ) -> Result<DataFrame> {
-    let verdicts = concat(parts, UnionArgs::default())?;
-    let mut joined = verdicts
-        .join(
-            positions.clone().lazy(),
-            [col("training_index")],
-            [col("training_index")],
-            JoinArgs {
-                validation: JoinValidation::OneToOne,
-                ..JoinArgs::new(JoinType::Inner)
-            },
-        )
-        .with_columns([
-            lit(model).alias("model"),
-            lit(checkpoint).cast(DataType::UInt32).alias("checkpoint"),
-        ])
-        .collect()?;
-    // `seen` and `lag` are defined once, by the library, and not again in an expression.
-    let trained = Checkpoint::new(checkpoint);
+    let mut planned = positions.read(stretch)?;
+    if complete && !set.own {
+        planned = planned.filter(planned.column("contrast")?.bool()?)?;
+    }
+    let n_judged = judged.height();
+    let joined = planned.inner_join(&judged, ["training_index"], ["training_index"]);
+    let mut joined = joined?.sort(["training_index"], SortMultipleOptions::default())?;
+    if joined.height() != n_judged {
+        let known = judged.left_join(&planned, ["training_index"], ["training_index"])?;
+        let unknown = known.filter(&known.column("step")?.is_null())?;
+        let index = unknown.column("training_index")?.u32()?.get(0);
+        return Err(not_planned(set, index.unwrap_or(0)));
+    }
+    if complete && joined.height() != planned.height() {
+        bail!(
+            "{} verdicts for {} planned probes from the training index {} to {}",
+            joined.height(),
+            planned.height(),
+            stretch.first,
+            stretch.last
+        );
+    }
+    add_time(run, set, &mut joined)?;
+    joined.with_column(Column::new_scalar(
+        "model".into(),
+        Scalar::from(PlSmallStr::from_str(&set.model.name)),
+        joined.height(),
+    ))?;
+    joined.with_column(Column::new_scalar(
+        "corpus".into(),
+        Scalar::from(PlSmallStr::from_str(&set.corpus.name)),
+        joined.height(),
+    ))?;
+    joined.with_column(Column::new_scalar(
+        "checkpoint".into(),
+        Scalar::from(set.checkpoint.steps),
+        joined.height(),
+    ))?;
+    Ok(joined.select(MEMORIZATION.column_names())?)
+}
+
+/// Adds `trained`, `seen`, `lag` and `learning_rate`: defined once, by the library, and not again in an expression.
+fn add_time(run: &Run, set: &ProbeSet<'_>, joined: &mut DataFrame) -> Result<()> {
+    let steps: Vec<u32> = joined.column("step")?.u32()?.into_no_null_iter().collect();
+    let checkpoint = Checkpoint::new(set.checkpoint.steps);
     let place = |step: u32| BatchPosition { step, row: 0 };
-    let steps = joined.column("step")?.u32()?;
+    let trained: Vec<bool> = steps.iter().map(|step| *step < set.corpus.steps).collect();
+    joined.with_column(Column::new("trained".into(), trained))?;
+    if !set.own {
+        let none = |name: &str, kind| Column::full_null(name.into(), steps.len(), kind);
+        joined.with_column(none("seen", &DataType::Boolean))?;
+        joined.with_column(none("lag", &DataType::Int32))?;
+        joined.with_column(none("learning_rate", &DataType::Float32))?;
+        return Ok(());
+    }
     let seen: Vec<bool> = steps
-        .into_no_null_iter()
-        .map(|step| trained.has_seen(place(step)))
+        .iter()
+        .map(|step| checkpoint.has_seen(place(*step)))
         .collect();
     let lag: Vec<i32> = steps
-        .into_no_null_iter()
-        .map(|step| Ok(i32::try_from(trained.lag(place(step)))?))
+        .iter()
+        .map(|step| Ok(i32::try_from(checkpoint.lag(place(*step)))?))
         .collect::<Result<_>>()?;
-    joined.with_column(Column::new("seen".into(), seen))?;
-    joined.with_column(Column::new("lag".into(), lag))?;
-    Ok(joined)
-}
-
-/// The rows of `memorization_by_time` for one model at one checkpoint.
-///
-/// Bin `b` holds the steps `b·w … (b+1)·w − 1` with w = ⌈steps / bins⌉. Grouping by `seen` besides splits
-/// the bin that holds the checkpoint in two.
-fn bin_by_time(
-    run: &Run,
-    corpus: &Corpus,
-    checkpoint: u32,
-    table: &DataFrame,
-) -> Result<DataFrame> {
-    let width = corpus.steps.div_ceil(run.bins);
-    let counts = table
-        .clone()
-        .lazy()
-        .with_column((col("step") / lit(width)).alias("bin"))
-        .group_by([
-            col("model"),
-            col("corpus"),
-            col("checkpoint"),
-            col("bin"),
-            col("seen"),
-        ])
-        .agg([
-            len().cast(DataType::UInt32).alias("n"),
-            col("memorized")
-                .sum()
-                .cast(DataType::UInt32)
-                .alias("n_memorized"),
-        ])
-        .with_columns([
-            constant("k", run.probe.k),
-            constant("l", run.probe.l),
-            constant("offset", run.probe.offset),
-        ]);
-    let mut frame = counts.collect()?;
-    let numbers = |name: &str| -> Result<Vec<u32>> {
-        Ok(frame.column(name)?.u32()?.into_no_null_iter().collect())
-    };
-    let (bins, n, n_memorized) = (numbers("bin")?, numbers("n")?, numbers("n_memorized")?);
-    let seen = frame
-        .column("seen")?
-        .bool()?
+    let schedule = run.schedule(&set.model.name);
+    let rates: Vec<Option<f32>> = steps
         .iter()
-        .map(|seen| seen == Some(true));
-    let steps: Vec<(u32, u32)> = bins
-        .iter()
-        .zip(seen)
-        .map(|(&bin, seen)| steps_of(bin, width, corpus.steps, checkpoint, seen))
-        .collect();
-    let rates: Vec<(f64, f64, f64)> = n_memorized
-        .iter()
-        .zip(&n)
-        .map(|(&hits, &n)| {
-            let (lo, hi) = wilson_interval(hits, n);
-            (f64::from(hits) / f64::from(n), lo, hi)
+        .map(|step| {
+            let trained = *step < set.corpus.steps;
+            Some(schedule.filter(|_| trained)?.learning_rate(*step))
         })
         .collect();
-    frame.with_column(numbered("step_lo", steps.iter().map(|steps| steps.0)))?;
-    frame.with_column(numbered("step_hi", steps.iter().map(|steps| steps.1)))?;
-    frame.with_column(measured("rate", rates.iter().map(|rate| rate.0)))?;
-    frame.with_column(measured("rate_lo", rates.iter().map(|rate| rate.1)))?;
-    frame.with_column(measured("rate_hi", rates.iter().map(|rate| rate.2)))?;
-    Ok(frame)
+    joined.with_column(Column::new("seen".into(), seen))?;
+    joined.with_column(Column::new("lag".into(), lag))?;
+    joined.with_column(Column::new("learning_rate".into(), rates))?;
+    Ok(())
 }
 
-/// The steps of bin `bin`, half-open; only those seen, or not seen, by the checkpoint.
-fn steps_of(bin: u32, width: u32, n_steps: u32, checkpoint: u32, seen: bool) -> (u32, u32) {
-    let lo = bin * width;
-    let hi = lo.saturating_add(width).min(n_steps);
-    if seen {
-        (lo, hi.min(checkpoint))
-    } else {
-        (lo.max(checkpoint), hi)
+fn not_planned(set: &ProbeSet<'_>, index: u32) -> anyhow::Error {
+    failure::failed(
+        format_args!(
+            "there is a verdict on the training index {index} of `{}`, which is not among the positions",
+            set.corpus.name
+        ),
+        "write the positions anew with `--only plan`, or leave the row out",
+    )
+}
+
+impl Verdicts {
+    fn open(
+        run: &Run,
+        inputs: &Inputs,
+        set: &ProbeSet<'_>,
+        planned: &units::Planned,
+    ) -> Result<Self> {
+        if let Some(path) = &set.model.verdicts {
+            return Ok(Self::Foreign(foreign::read(path, set, run.probe.l)?));
+        }
+        let units = units::cut(run, inputs, set, planned)?;
+        for unit in &units {
+            if unit.state()? == State::Missing {
+                return Err(failure::failed(
+                    format_args!("the part `{}` is not there", unit.path.display()),
+                    "run the stage `probe` first, or all of them without `--only`",
+                ));
+            }
+        }
+        let (with, without): (Vec<Unit>, Vec<Unit>) =
+            units.into_iter().partition(|unit| unit.likelihood);
+        Ok(Self::Parts([without, with].map(Parts::new)))
     }
-}
 
-/// polars takes an integer literal for an i32 unless told.
-fn constant(name: &str, value: u16) -> Expr {
-    lit(value).cast(DataType::UInt16).alias(name)
-}
-
-fn numbered(name: &str, values: impl Iterator<Item = u32>) -> Column {
-    Column::new(name.into(), values.collect::<Vec<u32>>())
-}
-
-fn measured(name: &str, values: impl Iterator<Item = f64>) -> Column {
-    Column::new(name.into(), values.collect::<Vec<f64>>())
-}
-
-fn summarize(
-    corpus: &Corpus,
-    model: &str,
-    checkpoint: u32,
-    table: &DataFrame,
-) -> Result<SummaryRow> {
-    let steps = table.column("step")?.u32()?.into_no_null_iter();
-    let memorized = table
-        .column("memorized")?
-        .bool()?
-        .iter()
-        .map(|memorized| memorized == Some(true));
-    let mut row = SummaryRow {
-        corpus: corpus.name.clone(),
-        model: model.to_owned(),
-        checkpoint,
-        n: 0,
-        n_memorized: 0,
-        early: (0, 0),
-        late: (0, 0),
-    };
-    let trained = Checkpoint::new(checkpoint);
-    for (step, memorized) in steps.zip(memorized) {
-        let hit = u32::from(memorized);
-        row.n += 1;
-        row.n_memorized += hit;
-        if trained.has_seen(BatchPosition { step, row: 0 }) {
-            let half = if u64::from(step) * 2 < u64::from(checkpoint) {
-                &mut row.early
-            } else {
-                &mut row.late
-            };
-            half.0 += hit;
-            half.1 += 1;
+    fn len(&self) -> u64 {
+        match self {
+            Self::Parts(both) => both
+                .iter()
+                .flat_map(|parts| parts.left.as_slice())
+                .map(|unit| unit.training_indices.len() as u64)
+                .sum(),
+            Self::Foreign(all) => all.height() as u64,
         }
     }
-    Ok(row)
+
+    /// Whether every planned probe of the set must have its verdict.
+    fn complete(&self) -> bool {
+        matches!(self, Self::Parts(_))
+    }
+
+    /// Takes the verdicts up to a training index; nothing where there are none.
+    fn up_to(&mut self, last: u32) -> Result<Option<DataFrame>> {
+        let frames = match self {
+            Self::Foreign(all) => {
+                let (head, tail) = split(all, last)?;
+                *all = tail;
+                vec![head]
+            }
+            Self::Parts(both) => {
+                let mut frames = Vec::new();
+                for parts in both {
+                    parts.take_up_to(last, &mut frames)?;
+                }
+                frames
+            }
+        };
+        let mut frames = frames.into_iter().filter(|frame| frame.height() > 0);
+        let Some(mut all) = frames.next() else {
+            return Ok(None);
+        };
+        for frame in frames {
+            all.vstack_mut(&frame)?;
+        }
+        Ok(Some(all))
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bin_that_holds_the_checkpoint_is_cut_there() {
-        // 10 steps in bins of 4: 0–3, 4–7 and 8–9.
-        assert_eq!(steps_of(0, 4, 10, 6, true), (0, 4));
-        assert_eq!(steps_of(1, 4, 10, 6, true), (4, 6));
-        assert_eq!(steps_of(1, 4, 10, 6, false), (6, 8));
-        assert_eq!(steps_of(2, 4, 10, 6, false), (8, 10));
+impl Parts {
+    fn new(units: Vec<Unit>) -> Self {
+        Self {
+            left: units.into_iter(),
+            rest: None,
+        }
     }
+
+    fn take_up_to(&mut self, last: u32, frames: &mut Vec<DataFrame>) -> Result<()> {
+        loop {
+            let part = match self.rest.take() {
+                Some(rest) => rest,
+                None => match self.left.as_slice().first() {
+                    Some(unit) if unit.training_indices.first() <= Some(&last) => {
+                        let frame = read_frame(&unit.path, &VERDICTS)?.drop("corpus")?;
+                        self.left.next();
+                        frame
+                    }
+                    _ => return Ok(()),
+                },
+            };
+            let (head, tail) = split(&part, last)?;
+            frames.push(head);
+            if tail.height() > 0 {
+                self.rest = Some(tail);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The rows up to a training index, and those behind it.
+fn split(frame: &DataFrame, last: u32) -> Result<(DataFrame, DataFrame)> {
+    let indices = frame.column("training_index")?.rechunk();
+    let indices = indices.u32()?.cont_slice()?;
+    let place = i64::try_from(indices.partition_point(|index| *index <= last))?;
+    Ok(frame.split_at(place))
+}
+
+impl Sink {
+    fn new(run: &Run, n_probes: u64) -> Result<Self> {
+        let footer = footer(run);
+        let (file, folder) = (
+            run.out.join(MEMORIZATION.path),
+            memorization_folder(&run.out),
+        );
+        // One of the two may be left of an earlier run.
+        remove(&folder)?;
+        if n_probes > MOST_IN_A_FILE {
+            if file.exists() {
+                fs::remove_file(&file).with_context(|| format!("removing `{}`", file.display()))?;
+            }
+            // Hidden until it is whole.
+            let folder = run.out.join(".partial-memorization");
+            remove(&folder)?;
+            return Ok(Self::Dataset { folder, footer });
+        }
+        let table: &'static Table = &MEMORIZATION;
+        Ok(Self::File(FrameWriter::create(&file, table, &footer)?))
+    }
+
+    fn finish(self, run: &Run) -> Result<()> {
+        match self {
+            Self::File(writer) => writer.finish().map(|_| ()),
+            Self::Dataset { folder, .. } => {
+                let whole = memorization_folder(&run.out);
+                fs::rename(&folder, &whole)
+                    .with_context(|| format!("renaming `{}`", folder.display()))
+            }
+        }
+    }
+}
+
+fn remove(folder: &PathBuf) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("removing `{}`", folder.display()))?;
+    }
+    Ok(())
 }

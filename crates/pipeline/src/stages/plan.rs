@@ -1,12 +1,15 @@
 //! `plan`: when was each sequence trained on? Writes `positions` and `exposures_by_step`.
 
+mod met;
+
 use super::footer;
 use crate::config::Run;
 use crate::inputs::Inputs;
 use crate::progress::Progress;
 use crate::tables::{BatchWriter, EXPOSURES_BY_STEP, POSITIONS, write_atomically};
 use anyhow::{Context, Result};
-use arrow_array::{ArrayRef, Float64Array, StringArray, UInt32Array};
+use arrow_array::{ArrayRef, BooleanArray, Float64Array, StringArray, UInt32Array};
+use met::Met;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use training_order::{Checkpoint, TrainingIndex, TrainingOrder};
@@ -37,15 +40,21 @@ pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
         // By name, as the table is sorted.
         for (corpus, order) in &inputs.orders {
             progress.working_on(corpus.clone());
+            let met = met(run, corpus, order)?;
+            let mut n_written = 0;
             let mut planned = planned(run, corpus, order);
             loop {
                 let some: Vec<u64> = planned.by_ref().take(BATCH).collect();
                 if some.is_empty() {
                     break;
                 }
-                writer.write(positions(corpus, order, &some)?)?;
+                let mut columns = positions(run, corpus, order, &some)?;
+                columns.extend(met.columns(n_written..n_written + some.len()));
+                writer.write(columns)?;
+                n_written += some.len();
                 progress.advance(some.len() as u64);
             }
+            writer.end_row_group()?;
             progress.finished(corpus);
         }
         writer.finish()
@@ -66,10 +75,23 @@ pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
     })
 }
 
+/// What the run meets of the probes of one corpus, where the run file asks.
+fn met(run: &Run, corpus: &str, order: &TrainingOrder) -> Result<Met> {
+    if !run.corpus(corpus).is_some_and(|corpus| corpus.exposures) {
+        return Ok(Met::nothing());
+    }
+    let probes: Vec<TrainingIndex> = planned(run, corpus, order)
+        .map(TrainingIndex::new)
+        .collect();
+    Met::count(order, &run.probe, &probes)
+        .with_context(|| format!("counting exposures in the corpus `{corpus}`"))
+}
+
 /// The columns of `exposures_by_step` for one corpus.
 fn exposures(run: &Run, corpus: &str, order: &TrainingOrder) -> Result<Vec<ArrayRef>> {
-    let width = order.n_steps().div_ceil(run.bins);
-    let ends = (1..=run.bins).map(|bin| bin.saturating_mul(width).min(order.n_steps()));
+    let width = run.analysis.time.width(order.n_steps());
+    let n_bins = order.n_steps().div_ceil(width);
+    let ends = (1..=n_bins).map(|bin| bin.saturating_mul(width).min(order.n_steps()));
     let checkpoints = run.models_of(corpus).flat_map(|model| &model.checkpoints);
     let points: BTreeSet<u32> = ends
         .chain(checkpoints.map(|checkpoint| checkpoint.steps))
@@ -133,8 +155,13 @@ pub(super) fn n_planned(run: &Run, corpus: &str, order: &TrainingOrder) -> u64 {
     }
 }
 
-/// The columns of `positions` for these training indices of `corpus`.
-fn positions(corpus: &str, order: &TrainingOrder, planned: &[u64]) -> Result<Vec<ArrayRef>> {
+/// The columns of `positions` for these training indices of `corpus`, up to the exposures.
+fn positions(
+    run: &Run,
+    corpus: &str,
+    order: &TrainingOrder,
+    planned: &[u64],
+) -> Result<Vec<ArrayRef>> {
     let indices = || planned.iter().copied().map(TrainingIndex::new);
     let places: Vec<_> = indices().map(|index| order.position(index)).collect();
     let narrow = |number: &u64| {
@@ -144,6 +171,17 @@ fn positions(corpus: &str, order: &TrainingOrder, planned: &[u64]) -> Result<Vec
     let sample = indices()
         .map(|index| order.sample(index))
         .collect::<UInt32Array>();
+    let contrast = run
+        .corpus(corpus)
+        .and_then(|corpus| corpus.contrast.as_ref());
+    let contrast = places.iter().map(|place| {
+        let sample = contrast.map(|contrast| contrast.sample.as_ref());
+        Some(match sample {
+            Some(Some(sample)) => sample.holds(*place, order.batch_size()),
+            Some(None) => true,
+            None => false,
+        })
+    });
     Ok(vec![
         Arc::new(StringArray::from_iter_values(places.iter().map(|_| corpus))),
         Arc::new(UInt32Array::from(training_index)),
@@ -160,5 +198,6 @@ fn positions(corpus: &str, order: &TrainingOrder, planned: &[u64]) -> Result<Vec
                 .collect::<UInt32Array>(),
         ),
         Arc::new(sample),
+        Arc::new(contrast.collect::<BooleanArray>()),
     ])
 }

@@ -1,8 +1,9 @@
 //! `probe`: what does the model continue with? Writes `verdicts`, part by part.
 
 use super::footer;
-use super::units::{self, State, Unit};
-use crate::config::{CheckpointFolder, Corpus, Model, Run};
+use super::sets::{ProbeSet, probe_sets};
+use super::units::{self, Planned, State, Unit};
+use crate::config::{Corpus, Run};
 use crate::inputs::Inputs;
 use crate::judges::{Court, Judged, Recheck};
 use crate::progress::Progress;
@@ -10,6 +11,7 @@ use crate::tables::{BatchWriter, VERDICTS, write_atomically};
 use anyhow::{Context, Result};
 use arrow_array::{ArrayRef, BooleanArray, Float32Array, StringArray, UInt16Array, UInt32Array};
 use gpt_neox::{Likelihood, Probes};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use training_order::{TrainingIndex, TrainingOrder};
 
@@ -23,11 +25,9 @@ pub(crate) struct Probed {
     pub(crate) recheck: Recheck,
 }
 
-/// The units of one model at one checkpoint that are still to do.
+/// The units of a set that are still to do.
 struct Task<'a> {
-    corpus: &'a Corpus,
-    model: &'a Model,
-    checkpoint: &'a CheckpointFolder,
+    set: ProbeSet<'a>,
     units: Vec<Unit>,
 }
 
@@ -48,29 +48,32 @@ pub(crate) fn probe(run: &Run, inputs: &Inputs) -> Result<Probed> {
     let mut progress = Progress::begin("probe", n_verdicts);
     progress.skip(n_resumed);
     let mut recheck = Recheck::default();
-    for task in tasks.iter().filter(|task| !task.units.is_empty()) {
-        let place = format!("{} step{}", task.model.name, task.checkpoint.steps);
-        progress.working_on(place.clone());
-        let order = inputs
-            .orders
-            .get(&task.corpus.name)
-            .context("the corpus was opened")?;
-        let mut court = Court::open(run, task.checkpoint)?;
-        for unit in &task.units {
-            let verdicts =
-                judge_unit(run, order, &mut court, unit, &progress).with_context(|| {
-                    format!(
-                        "probing `{}` at checkpoint {}",
-                        task.model.name, task.checkpoint.steps
-                    )
-                })?;
-            write_part(run, task.corpus, unit, &verdicts)?;
-            let part = unit
-                .path
-                .file_stem()
-                .map(|stem| stem.to_string_lossy())
-                .unwrap_or_default();
-            progress.finished(&format!("{place} {part}"));
+    let mut tasks: Vec<Task<'_>> = tasks
+        .into_iter()
+        .filter(|task| !task.units.is_empty())
+        .collect();
+    // A checkpoint is loaded once, whatever the corpora it is asked of.
+    tasks.sort_by_key(|task| (&task.set.model.name, task.set.checkpoint.steps));
+    for tasks in tasks.chunk_by(|a, b| std::ptr::eq(a.set.checkpoint, b.set.checkpoint)) {
+        let mut court = Court::open(run, tasks[0].set.checkpoint)?;
+        for task in tasks {
+            let place = task.set.place();
+            progress.working_on(place.clone());
+            let order = inputs
+                .orders
+                .get(&task.set.corpus.name)
+                .context("the corpus was opened")?;
+            for unit in &task.units {
+                let verdicts = judge_unit(run, order, &mut court, unit, &progress)
+                    .with_context(|| format!("probing {place}"))?;
+                write_part(run, task.set.corpus, unit, &verdicts)?;
+                let part = unit
+                    .path
+                    .file_stem()
+                    .map(|stem| stem.to_string_lossy())
+                    .unwrap_or_default();
+                progress.finished(&format!("{place} {part}"));
+            }
         }
         recheck.n += court.recheck.n;
         recheck.n_changed += court.recheck.n_changed;
@@ -86,27 +89,24 @@ pub(crate) fn probe(run: &Run, inputs: &Inputs) -> Result<Probed> {
 /// The work left, and the number of verdicts that are there already. Every part is looked at before any
 /// work begins, so that one of another run is refused in the first second.
 fn open_tasks<'a>(run: &'a Run, inputs: &Inputs) -> Result<(Vec<Task<'a>>, u64)> {
+    let mut planned: BTreeMap<&str, Planned> = BTreeMap::new();
+    for corpus in &run.corpora {
+        planned.insert(&corpus.name, units::planned(run, &corpus.name)?);
+    }
     let mut tasks = Vec::new();
     let mut n_resumed = 0;
-    for corpus in &run.corpora {
-        let planned = units::planned(run, &corpus.name)?;
-        for model in run.models_of(&corpus.name) {
-            for checkpoint in &model.checkpoints {
-                let mut missing = Vec::new();
-                for unit in units::cut(run, inputs, corpus, model, checkpoint, &planned)? {
-                    match unit.state()? {
-                        State::Finished => n_resumed += unit.training_indices.len() as u64,
-                        State::Missing => missing.push(unit),
-                    }
-                }
-                tasks.push(Task {
-                    corpus,
-                    model,
-                    checkpoint,
-                    units: missing,
-                });
+    for set in probe_sets(run) {
+        let mut missing = Vec::new();
+        for unit in units::cut(run, inputs, &set, &planned[set.corpus.name.as_str()])? {
+            match unit.state()? {
+                State::Finished => n_resumed += unit.training_indices.len() as u64,
+                State::Missing => missing.push(unit),
             }
         }
+        tasks.push(Task {
+            set,
+            units: missing,
+        });
     }
     Ok((tasks, n_resumed))
 }
@@ -139,7 +139,7 @@ fn judge_unit(
             chunk.last().copied().unwrap_or(0),
         );
         let judged = court
-            .judge(&probes)
+            .judge(&probes, unit.likelihood)
             .with_context(|| format!("the probes of the training indices {first} to {last}"))?;
         verdicts.extend(judged);
         progress.advance(chunk.len() as u64);

@@ -1,6 +1,7 @@
 //! How the work of `probe` is cut: one unit, one parquet part, one fingerprint of all it depends on.
 
-use crate::config::{CheckpointFolder, Corpus, Model, Probe, Run, Weights};
+use super::sets::ProbeSet;
+use crate::config::{Probe, Run, Weights};
 use crate::corpora::OrderSource;
 use crate::failure;
 use crate::fingerprint;
@@ -16,6 +17,8 @@ pub(super) struct Unit {
     pub(super) path: PathBuf,
     /// Training indices of the probed sequences, ascending.
     pub(super) training_indices: Vec<u32>,
+    /// Whether the likelihood is asked for, whatever the run's measures.
+    pub(super) likelihood: bool,
     /// Of everything that decides the part's content.
     pub(super) fingerprint: String,
 }
@@ -46,17 +49,25 @@ struct Basis<'a> {
     checkpoint: u32,
     checkpoint_files: Vec<Content<'a>>,
     probe: &'a Probe,
+    likelihood: bool,
     device: String,
     precision: String,
     training_indices: &'a [u32],
 }
 
-/// The planned training indices of `corpus`, ascending.
+/// The probes of a corpus, by training index.
+pub(super) struct Planned {
+    pub(super) training_indices: Vec<u32>,
+    /// Whether each is one of the corpus' contrast.
+    pub(super) contrast: Vec<bool>,
+}
+
+/// The planned probes of `corpus`, ascending.
 ///
 /// # Errors
 ///
 /// When `positions` is missing or damaged.
-pub(super) fn planned(run: &Run, corpus: &str) -> Result<Vec<u32>> {
+pub(super) fn planned(run: &Run, corpus: &str) -> Result<Planned> {
     let path = run.out.join(POSITIONS.path);
     if !path.exists() {
         return Err(failure::failed(
@@ -65,18 +76,32 @@ pub(super) fn planned(run: &Run, corpus: &str) -> Result<Vec<u32>> {
         ));
     }
     let frame = read_frame(&path, &POSITIONS)?;
-    let column = || -> Result<Vec<u32>> {
+    let columns = || -> Result<Planned> {
         let frame: DataFrame = frame.filter(&frame.column("corpus")?.str()?.equal(corpus))?;
-        Ok(frame
-            .column("training_index")?
-            .u32()?
-            .into_no_null_iter()
-            .collect())
+        let training_indices = frame.column("training_index")?.u32()?.into_no_null_iter();
+        let contrast = frame.column("contrast")?.bool()?.iter();
+        Ok(Planned {
+            training_indices: training_indices.collect(),
+            contrast: contrast.map(|contrast| contrast == Some(true)).collect(),
+        })
     };
-    column().with_context(|| format!("reading the training indices in `{}`", path.display()))
+    columns().with_context(|| format!("reading the training indices in `{}`", path.display()))
 }
 
-/// The units of one model at one checkpoint.
+impl Planned {
+    /// The training indices that a set is asked with its contrast's likelihood, or those without.
+    pub(super) fn of(&self, set: &ProbeSet<'_>, likelihood: bool) -> Vec<u32> {
+        let wanted = |contrast: bool| match (set.contrast && contrast, likelihood) {
+            (with, true) => with,
+            (with, false) => set.own && !with,
+        };
+        let both = self.training_indices.iter().zip(&self.contrast);
+        let asked = both.filter(|(_, contrast)| wanted(**contrast));
+        asked.map(|(index, _)| *index).collect()
+    }
+}
+
+/// The units of a set: those without the contrast's likelihood, then those with it.
 ///
 /// # Errors
 ///
@@ -84,11 +109,10 @@ pub(super) fn planned(run: &Run, corpus: &str) -> Result<Vec<u32>> {
 pub(super) fn cut(
     run: &Run,
     inputs: &Inputs,
-    corpus: &Corpus,
-    model: &Model,
-    checkpoint: &CheckpointFolder,
-    planned: &[u32],
+    set: &ProbeSet<'_>,
+    planned: &Planned,
 ) -> Result<Vec<Unit>> {
+    let (corpus, model, checkpoint) = (set.corpus, set.model, set.checkpoint);
     let corpus_files = inputs
         .corpus_files
         .get(&corpus.name)
@@ -103,10 +127,10 @@ pub(super) fn cut(
     let folder = folder(&run.out)
         .join(format!("model={}", model.name))
         .join(format!("checkpoint={}", checkpoint.steps));
-    let units = planned
-        .chunks(run.probe.part_size as usize)
-        .enumerate()
-        .map(|(number, training_indices)| {
+    let mut units = Vec::new();
+    for (likelihood, kind) in [(false, ""), (true, "contrast-")] {
+        let asked = planned.of(set, likelihood);
+        for (number, training_indices) in asked.chunks(run.probe.part_size as usize).enumerate() {
             let basis = Basis {
                 table_version: VERDICTS.version,
                 suite: &run.suite,
@@ -123,17 +147,20 @@ pub(super) fn cut(
                 checkpoint: checkpoint.steps,
                 checkpoint_files: contents(checkpoint_files),
                 probe: &run.probe,
+                likelihood,
                 device: run.device.to_string(),
                 precision: run.precision.to_string(),
                 training_indices,
             };
-            Ok(Unit {
-                path: folder.join(format!("part-{number:05}.parquet")),
+            units.push(Unit {
+                path: folder.join(format!("part-{}-{kind}{number:05}.parquet", corpus.name)),
                 training_indices: training_indices.to_vec(),
+                likelihood,
                 fingerprint: fingerprint::of_values(&basis)?,
-            })
-        });
-    units.collect()
+            });
+        }
+    }
+    Ok(units)
 }
 
 /// The folder of all verdicts.

@@ -1,0 +1,62 @@
+//! `pipeline analyse`: the statistics anew, from the table `memorization` alone.
+
+use crate::config::{Overrides, Run};
+use crate::stages::{self, ANALYSED, Conclusion};
+use anyhow::Result;
+use std::io::Write;
+use std::path::Path;
+
+/// Analyses what `path` is or holds, and says what was found.
+///
+/// # Errors
+///
+/// When there is no such table, it cannot be read, or the results cannot be written.
+pub(crate) fn analyse(path: &Path, out: Option<&Path>) -> Result<()> {
+    let is_run_file = path.extension().is_some_and(|ending| ending == "toml");
+    let (folder, analysed) = if is_run_file {
+        let run = Run::load(path, &Overrides::default())?;
+        let folder = out.map_or_else(|| run.out.clone(), Path::to_owned);
+        let analysed = stages::analyse(&run.out, &folder, Some(&run.analysis))?;
+        (folder, analysed)
+    } else {
+        let beside = if path.is_dir() {
+            path
+        } else {
+            path.parent().unwrap_or(Path::new(""))
+        };
+        let folder = out.unwrap_or(beside).to_owned();
+        let analysed = stages::analyse(path, &folder, None)?;
+        (folder, analysed)
+    };
+    let mut stdout = std::io::stdout().lock();
+    show(&mut stdout, &analysed.conclusions)?;
+    writeln!(stdout)?;
+    for table in ANALYSED {
+        writeln!(stdout, "{}", folder.join(table.path).display())?;
+    }
+    Ok(())
+}
+
+/// Writes the answer for each model, at its last checkpoint.
+///
+/// # Errors
+///
+/// When `out` cannot be written.
+pub(crate) fn show(out: &mut impl Write, conclusions: &[Conclusion]) -> Result<()> {
+    writeln!(
+        out,
+        "Among the sequences that each model had seen at its last checkpoint:"
+    )?;
+    for found in conclusions {
+        write!(
+            out,
+            "  {}, {}, checkpoint {}: ",
+            found.model, found.corpus, found.checkpoint
+        )?;
+        if let (Some(ratio), Some((lo, hi))) = (found.rate_ratio, found.interval) {
+            write!(out, "late/early {ratio:.3} [{lo:.3}, {hi:.3}]; ")?;
+        }
+        writeln!(out, "{}", found.sentence)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! Verdicts that another program found: any parquet file with `training_index`, `checkpoint` and `n_prefix_matched` or
+//! `surprisal`.
+
+use crate::failure;
+use crate::stages::sets::ProbeSet;
+use crate::tables::{VERDICTS, read_any};
+use anyhow::{Context, Result};
+use polars::prelude::*;
+use std::path::Path;
+
+/// The verdicts of a set in the file at `path`, ascending by training index, with the columns of `verdicts`; null where the file
+/// does not say. A column `corpus`, where there is one, says whose rows are whose.
+///
+/// # Errors
+///
+/// When the file cannot be read, lacks a column, holds a value that does not fit, or a training index twice.
+pub(super) fn read(path: &Path, set: &ProbeSet<'_>, l: u16) -> Result<DataFrame> {
+    let frame = read_any(path)?;
+    let has = |name: &str| frame.column(name).is_ok();
+    let lacking = ["training_index", "checkpoint"]
+        .into_iter()
+        .find(|name| !has(name));
+    if let Some(name) = lacking {
+        return Err(unfit(path, &format!("has no column `{name}`")));
+    }
+    if !has("n_prefix_matched") && !has("surprisal") {
+        return Err(unfit(
+            path,
+            "has neither a column `n_prefix_matched` nor `surprisal`",
+        ));
+    }
+    of_set(&frame, set, l).with_context(|| format!("reading the verdicts in `{}`", path.display()))
+}
+
+fn of_set(frame: &DataFrame, set: &ProbeSet<'_>, l: u16) -> Result<DataFrame> {
+    let mut wanted = col("checkpoint")
+        .cast(DataType::Int64)
+        .eq(lit(i64::from(set.checkpoint.steps)));
+    if frame.column("corpus").is_ok() {
+        wanted = wanted.and(col("corpus").eq(lit(set.corpus.name.clone())));
+    }
+    let known = |column: &crate::tables::Column| {
+        let kind = column.kind.polars_type();
+        if frame.column(column.name).is_ok() {
+            col(column.name).strict_cast(kind)
+        } else if column.name == "memorized" && frame.column("n_prefix_matched").is_ok() {
+            col("n_prefix_matched")
+                .strict_cast(DataType::UInt16)
+                .gt_eq(lit(l))
+                .alias("memorized")
+        } else {
+            lit(NULL).cast(kind).alias(column.name)
+        }
+    };
+    let columns = VERDICTS
+        .columns
+        .iter()
+        .filter(|column| column.name != "corpus");
+    let found = frame
+        .clone()
+        .lazy()
+        .filter(wanted)
+        .select(columns.map(known).collect::<Vec<_>>())
+        .sort(["training_index"], SortMultipleOptions::default())
+        .collect()?;
+    if found.height() == 0 {
+        return Err(failure::failed(
+            format_args!(
+                "it holds nothing on `{}` at the checkpoint {}",
+                set.corpus.name, set.checkpoint.steps
+            ),
+            "leave the checkpoint out of the run file",
+        ));
+    }
+    let indices = found.column("training_index")?.u32()?;
+    if indices.null_count() > 0 {
+        return Err(failure::failed(
+            "a row has no `training_index`",
+            "leave it out",
+        ));
+    }
+    let indices: Vec<u32> = indices.into_no_null_iter().collect();
+    if let Some(pair) = indices.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(failure::failed(
+            format_args!(
+                "the training index {} stands there twice at the checkpoint {}",
+                pair[0], set.checkpoint.steps
+            ),
+            "drop duplicates",
+        ));
+    }
+    let longest = found.column("n_prefix_matched")?.u16()?.max();
+    if longest.is_some_and(|longest| longest > l) {
+        return Err(failure::failed(
+            format_args!(
+                "`n_prefix_matched` is {} where continuations have {l} tokens",
+                longest.unwrap_or(0)
+            ),
+            "judge the probes that `pipeline plan FILE --export-tokens` writes for this run file",
+        ));
+    }
+    Ok(found)
+}
+
+fn unfit(path: &Path, what: &str) -> anyhow::Error {
+    failure::failed(
+        format_args!("`{}` {what}", path.display()),
+        "verdicts need `training_index`, `checkpoint` and `n_prefix_matched` or `surprisal`",
+    )
+}

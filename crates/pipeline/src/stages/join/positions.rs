@@ -1,0 +1,95 @@
+//! The table `positions`, a stretch at a time.
+
+use crate::config::Run;
+use crate::failure;
+use crate::tables::{POSITIONS, read_slice, row_groups};
+use anyhow::{Context, Result, bail};
+use polars::prelude::DataFrame;
+use std::path::PathBuf;
+
+/// The table, and which of its rows are whose.
+pub(super) struct Positions {
+    path: PathBuf,
+    stretches: Vec<Stretch>,
+}
+
+/// Rows of one corpus that follow one another.
+pub(super) struct Stretch {
+    corpus: String,
+    offset: usize,
+    n_rows: usize,
+    /// Training index of its first row.
+    pub(super) first: u32,
+    /// Training index of its last row.
+    pub(super) last: u32,
+}
+
+impl Positions {
+    /// Finds out which rows are whose; `plan` begins a row group with each corpus.
+    ///
+    /// # Errors
+    ///
+    /// When the table is missing or damaged.
+    pub(super) fn open(run: &Run) -> Result<Self> {
+        let path = run.out.join(POSITIONS.path);
+        if !path.exists() {
+            return Err(failure::failed(
+                format_args!("there are no positions at `{}`", path.display()),
+                "run the stage `plan` first, or all of them without `--only`",
+            ));
+        }
+        let mut stretches = Vec::new();
+        for group in row_groups(&path)? {
+            let ends = |offset| -> Result<(String, u32)> {
+                let row = read_slice(&path, &["corpus", "training_index"], offset, 1)?;
+                let corpus = row.column("corpus")?.str()?.get(0);
+                let index = row.column("training_index")?.u32()?.get(0);
+                let missing = || format!("row {offset} of `{}` has no position", path.display());
+                Ok((
+                    corpus.with_context(missing)?.to_owned(),
+                    index.with_context(missing)?,
+                ))
+            };
+            let (corpus, first) = ends(group.start)?;
+            let (other, last) = ends(group.end - 1)?;
+            if corpus != other {
+                bail!(
+                    "the rows {} to {} of `{}` are of several corpora in one row group",
+                    group.start,
+                    group.end,
+                    path.display()
+                );
+            }
+            stretches.push(Stretch {
+                corpus,
+                offset: group.start,
+                n_rows: group.len(),
+                first,
+                last,
+            });
+        }
+        Ok(Self { path, stretches })
+    }
+
+    /// The stretches of a corpus, in the order of training.
+    pub(super) fn of<'a>(&'a self, corpus: &'a str) -> impl Iterator<Item = &'a Stretch> {
+        self.stretches
+            .iter()
+            .filter(move |stretch| stretch.corpus == corpus)
+    }
+
+    /// The rows of a stretch, without `corpus`, `row` and `sample`.
+    ///
+    /// # Errors
+    ///
+    /// When the table cannot be read.
+    pub(super) fn read(&self, stretch: &Stretch) -> Result<DataFrame> {
+        let left_out = ["corpus", "row", "sample"];
+        let columns: Vec<&str> = POSITIONS
+            .column_names()
+            .into_iter()
+            .filter(|name| !left_out.contains(name))
+            .collect();
+        read_slice(&self.path, &columns, stretch.offset, stretch.n_rows)
+    }
+}
