@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, and says what it measured"
 )]
 
+mod analysis;
 mod errors;
 mod inspect;
 mod measures;

@@ -43,10 +43,11 @@ fn a_run_goes_on_where_one_stopped() {
     let out = folder.path().join("out");
     run();
     let whole = tables(&out);
-    assert_eq!(whole.len(), 4 + 2 * 4);
+    assert_eq!(whole.len(), 9 + 2 * 4);
     assert_eq!(manifest(&out)["verdicts_resumed"], 0);
 
-    fs::remove_file(out.join("verdicts/model=mini/checkpoint=600/part-00001.parquet")).unwrap();
+    fs::remove_file(out.join("verdicts/model=mini/checkpoint=600/part-standard-00001.parquet"))
+        .unwrap();
     fs::remove_file(out.join("memorization.parquet")).unwrap();
     run();
     assert!(tables(&out) == whole);
@@ -78,7 +79,7 @@ fn the_stages_one_by_one_write_the_same() {
         "{}",
         early.stderr
     );
-    for stage in ["plan", "probe", "join"] {
+    for stage in ["plan", "probe", "join", "analyse"] {
         assert_eq!(only(stage).code, 0);
     }
     assert!(tables(&whole.path().join("out")) == tables(&staged.path().join("out")));

@@ -16,7 +16,7 @@ use crate::learning_rate::Schedule;
 use crate::suite::Suite;
 use gpt_neox::{DeviceChoice, GptNeoxConfig, Precision};
 use run_file::{ProbeTable, RunFile};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -37,6 +37,8 @@ pub(crate) struct Run {
     pub(crate) device: DeviceChoice,
     #[serde(serialize_with = "as_text")]
     pub(crate) precision: Precision,
+    /// Nothing: as fits the number of probes.
+    pub(crate) layout: Option<Layout>,
     pub(crate) probe: Probe,
     pub(crate) analysis: Analysis,
     pub(crate) corpora: Vec<Corpus>,
@@ -47,6 +49,14 @@ pub(crate) struct Run {
     /// What the user should know and need not mend.
     #[serde(skip)]
     pub(crate) warnings: Vec<String>,
+}
+
+/// How the table `memorization` lies on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Layout {
+    File,
+    Dataset,
 }
 
 /// How probes are cut and judged.
@@ -371,6 +381,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
         out,
         device,
         precision,
+        layout,
         probe,
         memorization_by_time,
         trend,
@@ -455,6 +466,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
             ),
             device,
             precision,
+            layout,
             probe,
             analysis,
             corpora,

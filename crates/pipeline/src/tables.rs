@@ -134,7 +134,7 @@ pub(crate) const MEMORIZATION: Table = Table {
     name: "memorization",
     path: "memorization.parquet",
     version: 3,
-    row: "one probe of one model at one checkpoint. A run of more than 16,777,216 probes writes a folder `memorization/model=…/checkpoint=…/part-*.parquet` instead, with model and checkpoint in the path (hive layout)",
+    row: "one probe of one model at one checkpoint. A run of more than 16,777,216 probes, or one whose run file says so, writes a folder `memorization/model=…/checkpoint=…/part-CORPUS.parquet` instead, with model and checkpoint in the path (hive layout)",
     columns: &[
         MODEL,
         CORPUS,

@@ -160,7 +160,16 @@ fn show_rates(out: &mut impl Write, run: &Run, rates: &[Rates]) -> Result<()> {
     let mut lines = vec![HEADER.map(str::to_owned)];
     let mut rates: Vec<&Rates> = rates.iter().collect();
     let corpus = |name: &str| run.corpora.iter().position(|corpus| corpus.name == name);
-    rates.sort_by_key(|rates| (corpus(&rates.corpus), &rates.model, rates.checkpoint));
+    // A corpus' own models first.
+    rates.sort_by_key(|rates| {
+        let foreign = rates.early.is_none();
+        (
+            corpus(&rates.corpus),
+            foreign,
+            &rates.model,
+            rates.checkpoint,
+        )
+    });
     lines.extend(rates.into_iter().map(cells));
     for line in &lines {
         for (place, cell) in line.iter().enumerate() {

@@ -31,6 +31,11 @@ pub(crate) const KEYS: &[Key] = &[
         "`f32`, `f16` or `bf16`",
         "arithmetic of the models, as far as the device has it",
     ),
+    key(
+        "layout",
+        "`file` or `dataset`, optional",
+        "`memorization` as one file, or as a dataset in hive layout, a file for each model, checkpoint and corpus; without it, a dataset from 16,777,217 probes on",
+    ),
     key("probe.k", "tokens", "length of the prompt"),
     key(
         "probe.l",

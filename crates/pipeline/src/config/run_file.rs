@@ -1,5 +1,6 @@
 //! The run file as it is written: TOML, kebab-case keys, unknown ones refused with a suggestion.
 
+use super::Layout;
 use super::analysis::Interval;
 use super::keys::KEYS;
 use crate::corpora::OrderSource;
@@ -16,6 +17,7 @@ pub(super) struct RunFile {
     pub(super) out: String,
     pub(super) device: String,
     pub(super) precision: String,
+    pub(super) layout: Option<Layout>,
     pub(super) probe: ProbeTable,
     #[serde(default)]
     pub(super) memorization_by_time: TimeTable,

@@ -6,7 +6,7 @@ mod positions;
 use super::footer;
 use super::sets::{ProbeSet, probe_sets};
 use super::units::{self, State, Unit};
-use crate::config::Run;
+use crate::config::{Layout, Run};
 use crate::failure;
 use crate::inputs::Inputs;
 use crate::progress::Progress;
@@ -79,7 +79,7 @@ pub(crate) fn join(run: &Run, inputs: &Inputs) -> Result<Joined> {
     for (set, verdicts) in sets {
         progress.working_on(set.place());
         let n = join_set(run, &positions, &set, verdicts, &mut sink, &progress)
-            .with_context(|| format!("joining the verdicts of {}", set.place()))?;
+            .with_context(|| format!("joining the verdicts of {}", set.name()))?;
         progress.finished(&set.place());
         n_memorization += n;
     }
@@ -346,7 +346,12 @@ impl Sink {
         );
         // One of the two may be left of an earlier run.
         remove(&folder)?;
-        if n_probes > MOST_IN_A_FILE {
+        let layout = run.layout.unwrap_or(if n_probes > MOST_IN_A_FILE {
+            Layout::Dataset
+        } else {
+            Layout::File
+        });
+        if layout == Layout::Dataset {
             if file.exists() {
                 fs::remove_file(&file).with_context(|| format!("removing `{}`", file.display()))?;
             }

@@ -65,7 +65,7 @@ pub(crate) fn probe(run: &Run, inputs: &Inputs) -> Result<Probed> {
                 .context("the corpus was opened")?;
             for unit in &task.units {
                 let verdicts = judge_unit(run, order, &mut court, unit, &progress)
-                    .with_context(|| format!("probing {place}"))?;
+                    .with_context(|| format!("probing {}", task.set.name()))?;
                 write_part(run, task.set.corpus, unit, &verdicts)?;
                 let part = unit
                     .path

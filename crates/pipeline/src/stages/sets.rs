@@ -42,7 +42,17 @@ pub(crate) fn probe_sets(run: &Run) -> Vec<ProbeSet<'_>> {
 }
 
 impl ProbeSet<'_> {
-    /// Where it is, for messages.
+    /// What it is, for errors.
+    pub(crate) fn name(&self) -> String {
+        let (model, steps) = (&self.model.name, self.checkpoint.steps);
+        if self.own {
+            format!("`{model}` at checkpoint {steps}")
+        } else {
+            format!("`{model}` at checkpoint {steps} on `{}`", self.corpus.name)
+        }
+    }
+
+    /// What it is, for progress.
     pub(crate) fn place(&self) -> String {
         let (model, steps) = (&self.model.name, self.checkpoint.steps);
         if self.own {
