@@ -16,7 +16,7 @@ const ASK_EVERY: u64 = 1024;
 /// The occurrences of a probe's tokens in the training run, apart from the probe itself.
 ///
 /// An occurrence lies inside one sequence, at any offset. Those of the probe's own step, its own sequence among
-/// them, are neither before nor after it.
+/// them, are neither before nor after it. A probe that the run never reaches has them all before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProbeExposure {
     /// Occurrences at earlier steps.
@@ -128,7 +128,7 @@ impl TrainingOrder {
     ///
     /// # Errors
     ///
-    /// When the run has no such sequence or a sequence no such tokens, or the corpus cannot be read.
+    /// When the loader serves no such sequence or a sequence has no such tokens, or the corpus cannot be read.
     pub fn probe_exposures(
         &self,
         probes: &[TrainingIndex],
@@ -177,8 +177,8 @@ struct Table {
     by_hash: HashMap<u64, Vec<u32>>,
     /// Bits of the hashes there are: most windows are none of them.
     filter: Vec<u64>,
-    /// For each probe: its content, and its step's place among the content's.
-    probes: Vec<(u32, u32)>,
+    /// For each probe: its content, its step's place among the content's, and whether the run consumes it.
+    probes: Vec<(u32, u32, bool)>,
 }
 
 /// One content, and the steps of its probes.
@@ -234,7 +234,7 @@ impl Table {
             });
             let step = order.position(probe).step;
             contents[number as usize].steps.push(step);
-            members.push((number, step));
+            members.push((number, step, order.consumes(probe)));
         }
         let mut by_hash: HashMap<u64, Vec<u32>> = HashMap::new();
         let mut filter = vec![0; (contents.len() * 16).next_power_of_two().div_ceil(64)];
@@ -252,12 +252,10 @@ impl Table {
             let (word, bit) = place(hash, filter.len());
             filter[word] |= bit;
         }
-        let probes = members.into_iter().map(|(number, step)| {
+        let probes = members.into_iter().map(|(number, step, consumed)| {
             let steps = &contents[number as usize].steps;
-            (
-                number,
-                u32::try_from(steps.partition_point(|other| *other < step)).unwrap_or(u32::MAX),
-            )
+            let place = steps.partition_point(|other| *other < step);
+            (number, u32::try_from(place).unwrap_or(u32::MAX), consumed)
         });
         let probes = probes.collect();
         Ok(Self {
@@ -297,7 +295,7 @@ impl Table {
 
     /// What was found of each probe; `at_start` says whether the probes themselves begin their sequences.
     fn exposures(&self, at_start: bool) -> Vec<ProbeExposure> {
-        let exposure = |&(number, step): &(u32, u32)| {
+        let exposure = |&(number, step, consumed): &(u32, u32, bool)| {
             let spans = &self.contents[number as usize].spans;
             let own = 2 * step as usize + 1;
             let sum = |spans: &[Span], of: fn(&Span) -> &AtomicU32| {
@@ -308,10 +306,11 @@ impl Table {
             ProbeExposure {
                 before: sum(before, |span| &span.n),
                 after: sum(after, |span| &span.n),
-                same_step: spans[own].n.load(Relaxed) - 1,
+                same_step: spans[own].n.load(Relaxed) - u32::from(consumed),
                 before_at_start: sum(before, |span| &span.n_at_start),
                 after_at_start: sum(after, |span| &span.n_at_start),
-                same_step_at_start: spans[own].n_at_start.load(Relaxed) - u32::from(at_start),
+                same_step_at_start: spans[own].n_at_start.load(Relaxed)
+                    - u32::from(at_start && consumed),
                 nearest_before: before
                     .iter()
                     .rev()

@@ -25,7 +25,8 @@ pub struct LoaderSettings {
     pub seed: u32,
 }
 
-/// Every sequence of a training run, in its order.
+/// Every sequence of a training run, in its order, and those that would have come next: the loader builds more samples
+/// than the run consumes.
 #[derive(Debug)]
 pub struct TrainingOrder {
     source: Source,
@@ -255,7 +256,7 @@ impl TrainingOrder {
         }
     }
 
-    /// Sequences that the loader could serve, which may be more than the run consumes.
+    /// Sequences that the loader could serve, which may be more than the run consumes: all of them can be read.
     pub fn len(&self) -> u64 {
         match &self.source {
             Source::Sampled(mixture) => mixture.len(),
@@ -286,6 +287,11 @@ impl TrainingOrder {
     /// Sequences the run consumes.
     pub fn n_sequences(&self) -> u64 {
         u64::from(self.settings.n_steps) * u64::from(self.settings.batch_size)
+    }
+
+    /// Whether the run consumes a sequence; those from [`Self::n_sequences`] on it never reaches.
+    pub fn consumes(&self, index: TrainingIndex) -> bool {
+        index.get() < self.n_sequences()
     }
 
     /// How often the run goes through the corpus: tokens consumed / tokens of one epoch. Unknown where the corpus
@@ -337,7 +343,7 @@ impl TrainingOrder {
         Ok(largest)
     }
 
-    /// The step that consumed a sequence, and its place in the batch.
+    /// The step that consumed a sequence, or would have, and its place in the batch.
     ///
     /// Steps saturate at 2³² − 1, which no sequence of a run reaches.
     pub fn position(&self, index: TrainingIndex) -> BatchPosition {
@@ -349,7 +355,7 @@ impl TrainingOrder {
     }
 
     /// The row of `sample_idx` that a sequence is, of the dataset that [`Self::member`] names; `None` where the
-    /// run has no such sequence or the corpus is preshuffled.
+    /// loader serves no such sequence or the corpus is preshuffled.
     pub fn sample(&self, index: TrainingIndex) -> Option<u32> {
         Some(self.place(index)?.1)
     }
@@ -358,7 +364,7 @@ impl TrainingOrder {
     pub fn member(&self, index: TrainingIndex) -> Option<usize> {
         match &self.source {
             Source::Sampled(_) => Some(self.place(index)?.0),
-            Source::Preshuffled(_) => (index.get() < self.n_sequences()).then_some(0),
+            Source::Preshuffled(_) => (index.get() < self.len()).then_some(0),
         }
     }
 
@@ -366,7 +372,7 @@ impl TrainingOrder {
     ///
     /// # Errors
     ///
-    /// When the run has no such sequence or the sequence no such tokens, or a document cannot be read.
+    /// When the loader serves no such sequence or the sequence has no such tokens, or a document cannot be read.
     pub fn read_tokens(
         &self,
         index: TrainingIndex,
@@ -381,7 +387,7 @@ impl TrainingOrder {
                 asked: tokens,
             });
         }
-        if index.get() >= self.n_sequences() {
+        if index.get() >= self.len() {
             return Err(self.absent(index));
         }
         match &self.source {
@@ -409,9 +415,9 @@ impl TrainingOrder {
     ///
     /// # Errors
     ///
-    /// When the run has no such sequence, or a document's size cannot be read.
+    /// When the loader serves no such sequence, or a document's size cannot be read.
     pub fn documents(&self, index: TrainingIndex) -> Result<Vec<DocumentSpan>, ReadError> {
-        if index.get() >= self.n_sequences() {
+        if index.get() >= self.len() {
             return Err(self.absent(index));
         }
         match &self.source {
@@ -524,16 +530,16 @@ impl TrainingOrder {
         Ok(counts)
     }
 
-    /// Member and sample of a sequence of the run.
+    /// Member and sample of a sequence.
     fn place(&self, index: TrainingIndex) -> Option<(usize, u32)> {
-        let place = Some(index.get()).filter(|index| *index < self.n_sequences())?;
+        let place = Some(index.get()).filter(|index| *index < self.len())?;
         self.mixture()?.place(place)
     }
 
     fn absent(&self, index: TrainingIndex) -> ReadError {
         ReadError::Sequence {
             training_index: index.get(),
-            n_sequences: self.n_sequences(),
+            n_sequences: self.len(),
         }
     }
 }

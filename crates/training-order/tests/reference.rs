@@ -462,11 +462,71 @@ fn a_run_the_loader_cannot_serve_is_refused() {
             row: 7
         }
     );
-    assert!(
-        served
-            .sample(TrainingIndex::new(served.n_sequences()))
-            .is_none()
-    );
+    // What comes after the run's end can be read; what the loader does not serve, not.
+    assert!(served.sample(TrainingIndex::new(19_630)).is_some());
+    assert!(served.sample(TrainingIndex::new(19_631)).is_none());
+}
+
+/// A run ends where its steps do, the maps of GPT-NeoX's loader go on: `shuffle_idx` says which samples are next, and
+/// `sample_idx` and `doc_idx` of which tokens they are.
+#[test]
+fn the_samples_beyond_the_run_are_those_of_the_loaders_maps() {
+    let settings = LoaderSettings {
+        sequence_length: 64,
+        n_steps: 30,
+        ..mini_settings()
+    };
+    let case = reference().join("pub02_pythia_like_1p5_epochs_seq64");
+    let maps = case.join("expected/train_0");
+    let cases = [
+        (mini("standard"), mini_settings(), mini_maps("standard")),
+        (mini("deduped"), mini_settings(), mini_maps("deduped")),
+        (
+            Dataset::open(&case.join("pile_text_document")).unwrap(),
+            settings,
+            MapFiles::with_prefix(&maps),
+        ),
+    ];
+    for (dataset, settings, files) in cases {
+        let length = i64::from(settings.sequence_length);
+        let [doc_idx, sample_idx, shuffle_idx] =
+            [&files.doc_idx, &files.sample_idx, &files.shuffle_idx].map(|path| array(path).numbers);
+        let order = TrainingOrder::from_seed(dataset, &settings).unwrap();
+        assert_eq!(order.len(), shuffle_idx.len() as u64 - 1);
+        assert!(order.len() > order.n_sequences());
+        let dataset = order.datasets().next().unwrap();
+        let indices: Vec<TrainingIndex> = (order.n_sequences()..order.len())
+            .map(TrainingIndex::new)
+            .collect();
+        for &index in &indices {
+            assert!(!order.consumes(index) && order.position(index).step >= settings.n_steps);
+            let sample = shuffle_idx[usize::try_from(index.get()).unwrap()];
+            assert_eq!(order.sample(index).map(i64::from), Some(sample));
+            // From the sample's first token, document after document.
+            let start = 2 * usize::try_from(sample).unwrap();
+            let mut place = usize::try_from(sample_idx[start]).unwrap();
+            let mut first = u64::try_from(sample_idx[start + 1]).unwrap();
+            let mut expected = Vec::new();
+            while i64::try_from(expected.len()).unwrap() < length + 1 {
+                let item = u64::try_from(doc_idx[place]).unwrap();
+                let len = u64::from(dataset.item_len(item).unwrap());
+                dataset.read(item, first..len, &mut expected).unwrap();
+                (place, first) = (place + 1, 0);
+            }
+            expected.truncate(usize::try_from(length).unwrap() + 1);
+            let mut ours = Vec::new();
+            let all = 0..settings.sequence_length + 1;
+            order.read_tokens(index, all, &mut ours).unwrap();
+            assert_eq!(ours, expected, "{index}");
+            assert!(!order.documents(index).unwrap().is_empty());
+        }
+        // All that the run holds of them is before them.
+        let last = order.n_sequences() - 1;
+        let probes = [TrainingIndex::new(last), indices[0]];
+        let found = order.probe_exposures(&probes, 0..8).unwrap();
+        assert_eq!((found[1].after, found[1].same_step), (0, 0));
+        assert!(order.sample(TrainingIndex::new(order.len())).is_none());
+    }
 }
 
 fn mini_folder() -> PathBuf {

@@ -106,8 +106,8 @@ pub enum ReadError {
         /// What it must be below.
         limit: u64,
     },
-    /// The run has no such sequence.
-    #[error("there is no sequence {training_index}: the run has {n_sequences}")]
+    /// The loader serves no such sequence.
+    #[error("there is no sequence {training_index}: the loader serves {n_sequences}")]
     Sequence {
         /// The training index asked for.
         training_index: u64,
