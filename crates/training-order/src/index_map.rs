@@ -380,27 +380,33 @@ impl IndexMap {
         Ok(found)
     }
 
-    /// For every place of `doc_idx`: its item, and the sample that holds the document's first token as an input;
-    /// `None` for an empty document and for tokens after the last sample.
+    /// Items of one epoch.
+    pub fn n_documents(&self) -> u64 {
+        self.doc_idx.len() / self.n_epochs.max(1)
+    }
+
+    /// For every sample, and one more: the first place of `doc_idx` whose document has its first token as an input of
+    /// that sample, or of a later one.
     ///
     /// # Errors
     ///
     /// When a size or an entry of a map cannot be read.
-    pub fn first_samples(&self, dataset: &Dataset) -> Result<Vec<(u32, Option<u32>)>, ReadError> {
+    pub fn first_places(&self, dataset: &Dataset) -> Result<Vec<u32>, ReadError> {
+        let n_samples = usize::try_from(self.n_samples()).unwrap_or(0);
+        let mut first_places = Vec::with_capacity(n_samples + 1);
         let mut tokens = 0;
-        let mut found = Vec::with_capacity(usize::try_from(self.doc_idx.len()).unwrap_or(0));
-        for item in self.doc_idx.iter() {
-            let len = u64::from(dataset.item_len(item.into())?);
+        for (place, item) in (0_u32..).zip(self.doc_idx.iter()) {
             let sample = tokens / u64::from(self.sequence_length);
-            let served = len > 0 && sample < self.n_samples();
-            // Samples are fewer than 2³².
-            found.push((
-                item,
-                served.then(|| u32::try_from(sample).unwrap_or(u32::MAX)),
-            ));
-            tokens += len;
+            let sample = usize::try_from(sample).unwrap_or(n_samples).min(n_samples);
+            if first_places.len() <= sample {
+                first_places.resize(sample + 1, place);
+            }
+            tokens += u64::from(dataset.item_len(item.into())?);
         }
-        Ok(found)
+        // Places are fewer than 2³², and the last samples may lie inside one document.
+        let end = u32::try_from(self.doc_idx.len()).unwrap_or(u32::MAX);
+        first_places.resize(n_samples + 1, end);
+        Ok(first_places)
     }
 
     /// The samples that hold tokens of the document at a place of `doc_idx`.
@@ -541,7 +547,7 @@ impl IndexMap {
     }
 
     /// The item at a place of `doc_idx`.
-    fn document(&self, place: u64, dataset: &Dataset) -> Result<u64, ReadError> {
+    pub(crate) fn document(&self, place: u64, dataset: &Dataset) -> Result<u64, ReadError> {
         match self.doc_idx.get(place) {
             Some(document) => Ok(document.into()),
             None => Err(ReadError::Item {

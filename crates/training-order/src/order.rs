@@ -491,7 +491,8 @@ impl TrainingOrder {
     /// largest number of epochs, plus one.
     ///
     /// A copy of a document is met at the step that takes its first token as input. In a run of more than one
-    /// epoch the copies are not one epoch after another: all of them are in one shuffle.
+    /// epoch the copies are not one epoch after another: all of them are in one shuffle. One pass in the order of
+    /// training, with four bytes a sample and a document.
     ///
     /// # Errors
     ///
@@ -502,32 +503,30 @@ impl TrainingOrder {
         checkpoints: &[Checkpoint],
     ) -> Result<Vec<Vec<u64>>, OrderError> {
         let mixture = self.mixture().ok_or(OrderError::NoDocuments)?;
-        let n_epochs = mixture
-            .members()
+        let members = mixture.members();
+        let mut meetings = members
             .iter()
-            .map(|member| member.index_map().n_epochs())
-            .max()
-            .unwrap_or(0);
-        let width = usize::try_from(n_epochs).unwrap_or(0) + 1;
-        let mut counts = vec![vec![0; width]; checkpoints.len()];
-        for (number, member) in mixture.members().iter().enumerate() {
-            let inverse = self.inverse(number);
-            let mut met: Vec<(u32, Option<BatchPosition>)> = Vec::new();
-            for (item, sample) in member.index_map().first_samples(member.dataset())? {
-                let index =
-                    sample.and_then(|sample| inverse.get(sample as usize).copied().flatten());
-                met.push((item, index.map(|index| self.position(index))));
+            .map(Meetings::of)
+            .collect::<Result<Vec<_>, _>>()?;
+        let n_epochs = members.iter().map(|member| member.index_map().n_epochs());
+        let mut counts = vec![0; usize::try_from(n_epochs.max().unwrap_or(0)).unwrap_or(0) + 1];
+        counts[0] = meetings.iter().map(|meetings| meetings.n_documents).sum();
+        let mut ascending: Vec<usize> = (0..checkpoints.len()).collect();
+        ascending.sort_by_key(|&number| checkpoints[number]);
+        let mut pending = ascending.into_iter().peekable();
+        let mut found = vec![Vec::new(); checkpoints.len()];
+        for index in (0..self.n_sequences()).map(TrainingIndex::new) {
+            let place = self.position(index);
+            while let Some(number) = pending.next_if(|&number| !checkpoints[number].has_seen(place))
+            {
+                found[number].clone_from(&counts);
             }
-            met.sort_unstable();
-            for copies in met.chunk_by(|a, b| a.0 == b.0) {
-                for (checkpoint, counts) in checkpoints.iter().zip(&mut counts) {
-                    let seen = copies.iter().filter_map(|(_, place)| *place);
-                    let n_met = seen.filter(|place| checkpoint.has_seen(*place)).count();
-                    counts[n_met] += 1;
-                }
+            if let Some((member, sample)) = mixture.place(index.get()) {
+                meetings[member].meet(&members[member], sample, &mut counts)?;
             }
         }
-        Ok(counts)
+        pending.for_each(|number| found[number].clone_from(&counts));
+        Ok(found)
     }
 
     /// Member and sample of a sequence.
@@ -541,6 +540,58 @@ impl TrainingOrder {
             training_index: index.get(),
             n_sequences: self.len(),
         }
+    }
+}
+
+/// Which documents of a dataset were met how often, while its samples come by.
+struct Meetings {
+    /// By sample, and one more: the first place of `doc_idx` whose document begins in it or later.
+    first_places: Vec<u32>,
+    /// By item: how often it was met.
+    n_met: Vec<u32>,
+    /// A bit a sample: whether it came by. In a mixture a small dataset serves some twice.
+    met: Vec<u64>,
+    n_documents: u64,
+}
+
+impl Meetings {
+    fn of(member: &Member) -> Result<Self, ReadError> {
+        let (map, dataset) = (member.index_map(), member.dataset());
+        let first_places = map.first_places(dataset)?;
+        let n_items = usize::try_from(dataset.n_items()).unwrap_or(0);
+        Ok(Self {
+            met: vec![0; first_places.len().div_ceil(64)],
+            first_places,
+            n_met: vec![0; n_items],
+            n_documents: map.n_documents(),
+        })
+    }
+
+    /// Counts the documents whose first token is an input of the sample; `counts` holds the documents met 0, 1, 2 …
+    /// times.
+    fn meet(
+        &mut self,
+        member: &Member,
+        sample: u32,
+        counts: &mut [u64],
+    ) -> Result<(), ReadError> {
+        let (map, dataset, sample) = (member.index_map(), member.dataset(), sample as usize);
+        let (word, bit) = (sample / 64, 1 << (sample % 64));
+        if self.met[word] & bit != 0 {
+            return Ok(());
+        }
+        self.met[word] |= bit;
+        for place in self.first_places[sample]..self.first_places[sample + 1] {
+            let item = map.document(place.into(), dataset)?;
+            // An empty document has no first token.
+            if dataset.item_len(item)? > 0 {
+                let n_met = &mut self.n_met[usize::try_from(item).unwrap_or(0)];
+                counts[*n_met as usize] -= 1;
+                *n_met += 1;
+                counts[*n_met as usize] += 1;
+            }
+        }
+        Ok(())
     }
 }
 
