@@ -7,10 +7,12 @@
 )]
 
 mod analysis;
+mod audit;
 mod errors;
 mod inspect;
 mod measures;
 mod orders;
+mod plan;
 mod program;
 mod registry;
 mod resume;

@@ -122,7 +122,7 @@ fn verdicts_of_another_run_are_refused() {
 }
 
 /// An entry of a parquet file's metadata.
-fn footer(path: &Path, key: &str) -> String {
+pub(crate) fn footer(path: &Path, key: &str) -> String {
     use parquet::file::reader::{FileReader, SerializedFileReader};
     let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
     let entries = reader

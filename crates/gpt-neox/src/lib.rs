@@ -47,4 +47,4 @@ pub use device::{DeviceChoice, DeviceError, Precision};
 pub use likelihood::TokenLikelihood;
 pub use memorization::{Judge, JudgeError, Likelihood, Measures, ProbeError, Probes, Verdict};
 pub use model::GptNeox;
-pub use weights::{LoadError, checkpoint_files, tensor_shapes};
+pub use weights::{Checkpoint, LoadError, checkpoint_files, tensor_shapes};

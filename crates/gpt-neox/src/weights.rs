@@ -21,9 +21,10 @@ const BUFFERS: [&str; 3] = [
     "attention.rotary_emb.inv_freq",
 ];
 
-/// A checkpoint whose files are open and known to hold exactly the tensors that its model needs.
+/// A checkpoint whose files are open and known to hold exactly the tensors that its model needs: they are read one by
+/// one, without a model being made of them.
 #[derive(Debug)]
-pub(crate) struct Checkpoint {
+pub struct Checkpoint {
     config: GptNeoxConfig,
     files: Vec<WeightFile>,
     /// By tensor: the file it is in.
@@ -52,7 +53,11 @@ pub fn checkpoint_files(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
 
 impl Checkpoint {
     /// Opens the checkpoint in `folder` and checks everything but the weights' values.
-    pub(crate) fn open(folder: &Path) -> Result<Self, LoadError> {
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read, a tensor is missing, superfluous or of another shape than `config.json` asks for.
+    pub fn open(folder: &Path) -> Result<Self, LoadError> {
         let config_path = folder.join("config.json");
         let text = fs::read(&config_path).map_err(|source| LoadError::Io {
             path: config_path.clone(),
@@ -73,12 +78,26 @@ impl Checkpoint {
         })
     }
 
-    pub(crate) fn config(&self) -> &GptNeoxConfig {
+    /// Its `config.json`; [`tensor_shapes`] says which tensors that asks for.
+    pub fn config(&self) -> &GptNeoxConfig {
         &self.config
     }
 
+    /// The types that its tensors are stored in: `F32`, `F16` or `BF16`.
+    pub fn storage(&self) -> BTreeSet<&'static str> {
+        let tensors = self.files.iter().flat_map(WeightFile::tensors);
+        let needed = tensors.filter(|(tensor, _)| self.places.contains_key(tensor));
+        needed
+            .filter_map(|(_, stored)| Some(stored.storage.ok()?.name()))
+            .collect()
+    }
+
     /// The weights of a tensor, row by row.
-    pub(crate) fn read(&self, tensor: &str) -> Result<Vec<f32>, LoadError> {
+    ///
+    /// # Errors
+    ///
+    /// When there is no such tensor, it cannot be read, or a weight is not finite.
+    pub fn read(&self, tensor: &str) -> Result<Vec<f32>, LoadError> {
         let missing = || LoadError::Missing {
             folder: self
                 .files

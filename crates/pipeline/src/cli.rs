@@ -27,9 +27,24 @@ pub(crate) enum Command {
         #[command(flatten)]
         options: RunOptions,
     },
+    /// Writes which sequences are probed, and says what that takes and could show, before anything is spent.
+    Plan {
+        /// The run file.
+        file: PathBuf,
+        #[command(flatten)]
+        options: PlanOptions,
+    },
     /// Checks a run file and reads every input it names, without running; reports all problems at once.
     Check {
         /// The run file.
+        file: PathBuf,
+        /// Hashes every input whole, not only blocks of the large ones; what came from the hub must have its hash.
+        #[arg(long)]
+        full_hash: bool,
+    },
+    /// Compares the tensors of all checkpoints: equal weights, tensors of another checkpoint, distances out of line.
+    Audit {
+        /// The run file; its corpora are not opened.
         file: PathBuf,
     },
     /// Recomputes the analysis from a table `memorization` alone, without model or corpus.
@@ -67,6 +82,26 @@ pub(crate) struct RunOptions {
     /// Discards what an earlier run has left in the output folder, instead of resuming it.
     #[arg(long)]
     pub(crate) fresh: bool,
+    /// Says what `check` and `plan` say, and neither runs nor writes anything.
+    #[arg(long, conflicts_with_all = ["fresh", "only"])]
+    pub(crate) dry_run: bool,
+    /// Hashes every input whole, not only blocks of the large ones, and notes that in `run.json`.
+    #[arg(long)]
+    pub(crate) full_hash: bool,
+}
+
+/// How a plan is made.
+#[derive(Debug, Args)]
+pub(crate) struct PlanOptions {
+    /// Output folder, instead of the run file's `out`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Also writes the probes' tokens, for other programs.
+    #[arg(long, value_name = "FILE.parquet")]
+    pub(crate) export_tokens: Option<PathBuf>,
+    /// Reckons with so many probes in a second, for every model.
+    #[arg(long, value_name = "N")]
+    pub(crate) probes_per_second: Option<f64>,
 }
 
 /// A stage of a run.

@@ -1,8 +1,11 @@
 //! One function a command.
 
 mod analyse;
+mod audit;
 mod check;
+mod columns;
 mod inspect;
+mod plan;
 mod run;
 mod schema;
 mod suite;
@@ -21,7 +24,9 @@ pub(crate) fn execute(cli: Cli) -> Result<()> {
     match cli.command {
         None => run::run(&mini_run_file()?, &cli.options),
         Some(Command::Run { file, options }) => run::run(&file, &options),
-        Some(Command::Check { file }) => check::check(&file),
+        Some(Command::Plan { file, options }) => plan::plan(&file, &options),
+        Some(Command::Check { file, full_hash }) => check::check(&file, full_hash),
+        Some(Command::Audit { file }) => audit::run(&file),
         Some(Command::Analyse { path, out }) => analyse::analyse(&path, out.as_deref()),
         Some(Command::Inspect(options)) => inspect::inspect(&options),
         Some(Command::Suite(options)) => suite::suite(&options),

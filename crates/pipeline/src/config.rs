@@ -1,13 +1,16 @@
 //! From a run file to a `Run`: everything the stages read, typed and checked, paths absolute.
 
 mod analysis;
+mod checkpoints;
 mod corpus;
 mod keys;
 mod model;
 mod run_file;
+mod selection;
 
 pub(crate) use analysis::{Analysis, Interval};
 pub(crate) use keys::KEYS;
+pub(crate) use selection::{Sample, Selection};
 
 use crate::corpora::OrderSource;
 use crate::hub::{Absent, HubPath};
@@ -17,7 +20,6 @@ use crate::suite::Suite;
 use gpt_neox::{DeviceChoice, GptNeoxConfig, Precision};
 use run_file::{ProbeTable, RunFile};
 use serde::{Deserialize, Serialize, Serializer};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
@@ -103,8 +105,8 @@ pub(crate) struct Corpus {
     pub(crate) steps: u32,
     /// The data loader's seed.
     pub(crate) seed: u32,
-    /// Which sequences are probed, where not all are.
-    pub(crate) sample: Option<Sample>,
+    /// Which sequences are probed.
+    pub(crate) selection: Selection,
     /// Whether the probes' exposures are counted, which reads the whole corpus.
     pub(crate) exposures: bool,
     pub(crate) contrast: Option<Contrast>,
@@ -118,17 +120,6 @@ pub(crate) struct Contrast {
     pub(crate) checkpoints: BTreeSet<u32>,
     /// Which of the corpus' probes, where not all are.
     pub(crate) sample: Option<Sample>,
-}
-
-/// A sample of sequences: as many adjacent rows of every so many steps. The loader has shuffled the sequences, so that
-/// adjacent rows are as random as any, and a preshuffled corpus is read in few places.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Sample {
-    /// Steps from one to the next, from step 0 on.
-    pub(crate) every: u32,
-    /// Rows of each.
-    pub(crate) rows: u32,
-    pub(crate) seed: u32,
 }
 
 /// The files of a corpus: paths of `.idx` and `.bin` without these endings.
@@ -169,6 +160,22 @@ pub(crate) struct Model {
     #[serde(skip)]
     pub(crate) shape: Option<GptNeoxConfig>,
     pub(crate) checkpoints: Vec<CheckpointFolder>,
+    /// Probes it decides about in a second, for `plan`.
+    pub(crate) probes_per_second: Option<f64>,
+    /// Share of sequences that is taken to be memorized, for `plan`.
+    pub(crate) assumed_rate: Option<AssumedRate>,
+    /// Checkpoints that hold the same weights, and may.
+    #[serde(skip)]
+    equal_checkpoints: Vec<Vec<u32>>,
+}
+
+/// A share of memorized sequences, before anything is measured.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct AssumedRate {
+    /// 0 … 1
+    pub(crate) rate: f64,
+    /// Who says so.
+    pub(crate) source: String,
 }
 
 /// The weights after so many optimizer steps.
@@ -221,41 +228,38 @@ impl Data {
     }
 }
 
-impl Sample {
-    /// The first row of a step's sample: the first 8 bytes of the SHA-256 of `SEED:STEP`, as a little-endian number,
-    /// modulo the places there are.
-    pub(crate) fn first_row(&self, step: u32, batch_size: u32) -> u32 {
-        let hash = Sha256::digest(format!("{}:{step}", self.seed));
-        let first = hash.iter().take(8).rev();
-        let number = first.fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-        let n_places = u64::from(batch_size.saturating_sub(self.rows)) + 1;
-        // A place in a batch.
-        u32::try_from(number % n_places).unwrap_or(0)
-    }
-
-    /// Whether a sequence is one of the sample.
-    pub(crate) fn holds(&self, place: BatchPosition, batch_size: u32) -> bool {
-        place.step.is_multiple_of(self.every)
-            && place
-                .row
-                .checked_sub(self.first_row(place.step, batch_size))
-                .is_some_and(|row| row < self.rows)
-    }
-}
-
 impl Corpus {
+    /// Whether a sequence that is probed is one of the contrast's.
+    pub(crate) fn in_contrast(&self, place: BatchPosition) -> bool {
+        self.contrast.as_ref().is_some_and(|contrast| {
+            let sample = contrast.sample.as_ref();
+            sample.is_none_or(|sample| sample.holds(place, self.batch_size))
+        })
+    }
+
     /// Every path that it names.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
         let data = match &self.data {
             Data::One(path) => std::slice::from_ref(path),
             Data::Mixture { members, .. } => members,
         };
-        let others = self.maps.iter().chain(&self.tokenizer);
+        let list = match &self.selection {
+            Selection::List(path) => Some(path),
+            Selection::Census | Selection::Sample(_) | Selection::Windows(_) => None,
+        };
+        let others = self.maps.iter().chain(&self.tokenizer).chain(list);
         data.iter().chain(others).map(PathBuf::as_path)
     }
 }
 
 impl Model {
+    /// Whether the registry knows that these checkpoints hold the same weights.
+    pub(crate) fn knows_equal(&self, checkpoints: &[u32]) -> bool {
+        self.equal_checkpoints
+            .iter()
+            .any(|known| checkpoints.iter().all(|steps| known.contains(steps)))
+    }
+
     /// The checkpoints that are not waiting to be fetched.
     pub(crate) fn present<'a>(
         &'a self,
@@ -508,22 +512,4 @@ fn as_optional_text<S: Serializer>(
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_can_be_drawn_again_elsewhere() {
-        let sample = Sample {
-            every: 1,
-            rows: 24,
-            seed: 7,
-        };
-        // int.from_bytes(hashlib.sha256(f"7:{step}".encode()).digest()[:8], "little") % 1001
-        let rows: Vec<u32> = (0..4).map(|step| sample.first_row(step, 1024)).collect();
-        assert_eq!(rows, [400, 367, 460, 345]);
-        assert_eq!(sample.first_row(5, 24), 0);
-    }
 }

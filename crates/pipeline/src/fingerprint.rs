@@ -9,8 +9,10 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// Files up to this size are hashed whole.
-const WHOLE: u64 = 1 << 30;
+/// Files up to this size are hashed whole, …
+const WHOLE: u64 = N_BLOCKS * BLOCK;
+/// … and those that decide an order whatever their size: an `.idx` of the Pile has 3 GB.
+const ALWAYS_WHOLE: [&str; 2] = ["idx", "npy"];
 /// Of larger ones, so many blocks, evenly spread from the first to the last, …
 const N_BLOCKS: u64 = 64;
 /// … of so many bytes.
@@ -21,54 +23,73 @@ const BLOCK: u64 = 1 << 20;
 pub(crate) struct FileFingerprint {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
-    /// SHA-256 of the whole file, or of 64 blocks of 1 MiB spread over it when it is larger than 1 GiB.
+    /// SHA-256 of the whole file, or of 64 blocks of 1 MiB spread over it when it is larger than 64 MiB and neither an
+    /// `.idx` nor an `.npy`.
     pub(crate) sha256: String,
     /// Whether `sha256` is of the whole file.
     pub(crate) whole: bool,
+    /// SHA-256 of the whole file, where that is another one and was asked for; nothing depends on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) full_sha256: Option<String>,
 }
 
 impl FileFingerprint {
-    /// Reads the file at `path`.
+    /// Reads the file at `path`: enough of it for its fingerprint, or with `full_hash` all of it besides.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or its hash is known and another one.
-    pub(crate) fn of(path: &Path) -> Result<Self> {
-        let known = hub::known_sha256(path);
+    /// When it cannot be read, or all of it was read, its hash is known and another one.
+    pub(crate) fn of(path: &Path, full_hash: bool) -> Result<Self> {
         let read = || -> Result<Self> {
             let mut file = File::open(path)?;
             let bytes = file.metadata()?.len();
-            let whole = bytes <= WHOLE || known.is_some();
+            let ending = path.extension().and_then(|ending| ending.to_str());
+            let whole = bytes <= WHOLE || ending.is_some_and(|e| ALWAYS_WHOLE.contains(&e));
             let mut hash = Sha256::new();
             if whole {
                 hash_range(&mut file, bytes, &mut hash)?;
             } else {
                 for block in 0..N_BLOCKS {
-                    file.seek(SeekFrom::Start((bytes - BLOCK) * block / (N_BLOCKS - 1)))?;
+                    file.seek(SeekFrom::Start(block_start(block, bytes)))?;
                     hash_range(&mut file, BLOCK, &mut hash)?;
                 }
             }
+            let full_sha256 = (full_hash && !whole).then(|| -> Result<String> {
+                let mut hash = Sha256::new();
+                file.rewind()?;
+                hash_range(&mut file, bytes, &mut hash)?;
+                Ok(hex(&hash.finalize()))
+            });
             Ok(Self {
                 path: path.to_owned(),
                 bytes,
                 sha256: hex(&hash.finalize()),
                 whole,
+                full_sha256: full_sha256.transpose()?,
             })
         };
         let found =
             read().with_context(|| format!("taking the fingerprint of `{}`", path.display()))?;
-        match known {
-            Some(known) if known != found.sha256 => Err(failure::failed(
+        let of_all = found.full_sha256.as_ref();
+        let of_all = of_all.or_else(|| found.whole.then_some(&found.sha256));
+        match (hub::known_sha256(path), of_all) {
+            (Some(known), Some(of_all)) if known != *of_all => Err(failure::failed(
                 format_args!(
-                    "`{}` has the SHA-256 {}, the hub's cache says {known}",
+                    "`{}` has the SHA-256 {of_all}, the hub's cache says {known}",
                     path.display(),
-                    found.sha256
                 ),
                 "the file was damaged on its way or later: remove it and download it again",
             )),
             _ => Ok(found),
         }
     }
+}
+
+/// Where a block begins: the first at the file's first byte, the last so that it ends with the file.
+fn block_start(block: u64, bytes: u64) -> u64 {
+    let last = u128::from(bytes - BLOCK);
+    // Not above the last start.
+    u64::try_from(last * u128::from(block) / u128::from(N_BLOCKS - 1)).unwrap_or(0)
 }
 
 /// The fingerprint of values: the SHA-256 of their JSON.
@@ -92,7 +113,8 @@ fn hash_range(file: &mut File, n_bytes: u64, hash: &mut Sha256) -> Result<()> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
@@ -110,7 +132,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("abc");
         std::fs::write(&path, "abc").unwrap();
-        let fingerprint = FileFingerprint::of(&path).unwrap();
+        let fingerprint = FileFingerprint::of(&path, true).unwrap();
         // FIPS 180-2, appendix B.1.
         assert_eq!(
             fingerprint.sha256,
@@ -123,13 +145,25 @@ mod tests {
     fn of_a_large_file_sees_its_length_and_both_ends() {
         use std::io::Write;
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sparse");
+        let path = folder.path().join("sparse.bin");
         let mut file = File::create(&path).unwrap();
-        file.set_len(WHOLE + 5).unwrap();
-        let empty = FileFingerprint::of(&path).unwrap();
+        let of = |full_hash| FileFingerprint::of(&path, full_hash).unwrap();
+        file.set_len(4 * WHOLE + 5).unwrap();
+        let empty = of(false);
         assert!(!empty.whole);
         file.seek(SeekFrom::End(-1)).unwrap();
         file.write_all(b"x").unwrap();
-        assert_ne!(FileFingerprint::of(&path).unwrap().sha256, empty.sha256);
+        let end = of(true);
+        assert_ne!(end.sha256, empty.sha256);
+        // A byte between two blocks is seen by the full hash alone.
+        file.seek(SeekFrom::Start(BLOCK + 1)).unwrap();
+        file.write_all(b"x").unwrap();
+        let between = of(true);
+        assert_eq!(between.sha256, end.sha256);
+        assert_ne!(between.full_sha256, end.full_sha256);
+        let index = folder.path().join("sparse.idx");
+        std::fs::rename(&path, &index).unwrap();
+        let index = FileFingerprint::of(&index, false).unwrap();
+        assert!(index.whole && Some(index.sha256) == between.full_sha256);
     }
 }

@@ -1,17 +1,19 @@
 //! The files a run reads: opened, checked and fingerprinted before any work.
 
-use crate::config::{CheckpointFolder, Corpus, Model, Run};
+use crate::config::{CheckpointFolder, Corpus, Model, Run, Selection};
 use crate::corpora::{self, OpenCorpus, OrderSource};
 use crate::failure;
-use crate::fingerprint::FileFingerprint;
+use crate::fingerprint::{self, FileFingerprint};
 use crate::judges::JudgeChoice;
+use crate::lists::List;
+use crate::progress;
 use crate::stages;
 use anyhow::{Context, Result, anyhow};
 use gpt_neox::{GptNeox, GptNeoxConfig};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use training_order::TrainingOrder;
 
 /// What the stages need of the inputs, opened once.
@@ -26,11 +28,17 @@ pub(crate) struct Inputs {
     pub(crate) checkpoint_files: BTreeMap<(String, u32), Vec<FileFingerprint>>,
     /// Verdicts of other programs.
     pub(crate) foreign_files: Vec<FileFingerprint>,
+    /// By the corpus' name: the list of the sequences that are probed.
+    pub(crate) list_files: BTreeMap<String, FileFingerprint>,
+    /// By the corpus' name: the length of that list.
+    pub(crate) list_lengths: BTreeMap<String, u64>,
 }
 
 /// How far [`open`] looks into the inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
+    /// Those of the corpora, and no checkpoint: what a plan needs.
+    Corpora,
     /// Headers, lengths and tensor tables: what a run does first.
     Headers,
     /// Every size, pointer and token id besides.
@@ -43,30 +51,60 @@ pub(crate) enum Depth {
 pub(crate) struct InputProblems(Vec<String>);
 
 impl Inputs {
+    /// The fingerprint of a checkpoint's weights, as its files hold them; nothing where no model is asked.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be taken.
+    pub(crate) fn weights(&self, model: &str, checkpoint: u32) -> Result<Option<String>> {
+        let key = (model.to_owned(), checkpoint);
+        let files = self.checkpoint_files.get(&key);
+        files.map(|files| weights_of(files)).transpose()
+    }
+
     /// Every file with its fingerprint, for the record.
     pub(crate) fn files(&self) -> impl Iterator<Item = &FileFingerprint> {
         self.corpus_files
             .values()
             .chain(self.checkpoint_files.values())
             .flatten()
+            .chain(self.list_files.values())
             .chain(&self.foreign_files)
     }
 }
 
-/// Opens and checks every input of `run`.
+/// The fingerprint of the weights among the files of a checkpoint: their lengths and hashes, whatever they are called.
+///
+/// # Errors
+///
+/// When it cannot be taken.
+pub(crate) fn weights_of(files: &[FileFingerprint]) -> Result<String> {
+    // Beside them there are `config.json` and the list of shards.
+    let is_weights = |path: &Path| path.extension().is_some_and(|ending| ending != "json");
+    let weights = files.iter().filter(|file| is_weights(&file.path));
+    let contents: Vec<(u64, &str)> = weights
+        .map(|file| (file.bytes, file.sha256.as_str()))
+        .collect();
+    fingerprint::of_values(&contents)
+}
+
+/// Opens and checks every input of `run`; with `full_hash`, large files are hashed whole, too.
 ///
 /// # Errors
 ///
 /// The one problem there is, or [`InputProblems`] with all of them.
-pub(crate) fn open(run: &Run, depth: Depth) -> Result<Inputs> {
+pub(crate) fn open(run: &Run, depth: Depth, full_hash: bool) -> Result<Inputs> {
     let mut problems: Vec<anyhow::Error> = Vec::new();
-    if run.probe.judge == JudgeChoice::GptNeox
-        && let Err(error) = run.device.check(run.precision)
-    {
+    let asks_models = run.probe.judge == JudgeChoice::GptNeox && depth != Depth::Corpora;
+    if asks_models && let Err(error) = run.device.check(run.precision) {
         problems.push(anyhow!(error).context(format!("the device `{}`", run.device)));
     }
-    if depth == Depth::Headers {
-        problems.extend(run.absent.iter().map(|absent| {
+    if depth != Depth::Everything {
+        let of_corpora: Vec<&Path> = run.corpora.iter().flat_map(Corpus::paths).collect();
+        let absent = run.absent.iter().filter(|absent| {
+            depth == Depth::Headers || of_corpora.contains(&absent.path.as_path())
+        });
+        problems.extend(absent.map(|absent| {
             failure::failed(
                 format_args!("`{}` is not in the hub's cache", absent.url),
                 format_args!("fetch it: `{}`", absent.command),
@@ -74,6 +112,7 @@ pub(crate) fn open(run: &Run, depth: Depth) -> Result<Inputs> {
         }));
     }
     let mut corpora = BTreeMap::new();
+    let mut list_lengths = BTreeMap::new();
     let mut largest_tokens = BTreeMap::new();
     for corpus in &run.corpora {
         if corpus.paths().any(|path| run.absent(path).is_some()) {
@@ -81,13 +120,19 @@ pub(crate) fn open(run: &Run, depth: Depth) -> Result<Inputs> {
         }
         match open_corpus(corpus, depth) {
             Ok((open, largest)) => {
+                if let Selection::List(path) = &corpus.selection {
+                    match List::open(path, open.order.len()).and_then(List::check) {
+                        Ok(n) => drop(list_lengths.insert(corpus.name.clone(), n)),
+                        Err(error) => problems.push(error),
+                    }
+                }
                 largest_tokens.insert(corpus.name.clone(), largest);
                 corpora.insert(corpus.name.clone(), open);
             }
             Err(error) => problems.push(error),
         }
     }
-    if run.probe.judge == JudgeChoice::GptNeox {
+    if asks_models {
         for model in &run.models {
             let sets = stages::probe_sets(run);
             let asked = sets.iter().filter(|set| set.model.name == model.name);
@@ -109,7 +154,13 @@ pub(crate) fn open(run: &Run, depth: Depth) -> Result<Inputs> {
     if !problems.is_empty() {
         return Err(all(problems));
     }
-    fingerprints(run, corpora)
+    let hashing = Hashing {
+        full_hash,
+        asks_models,
+    };
+    let inputs = fingerprints(run, corpora, list_lengths, hashing)?;
+    check_weights(run, &inputs)?;
+    Ok(inputs)
 }
 
 /// The corpus and, when everything was read, its largest token id.
@@ -161,7 +212,11 @@ fn check_checkpoint(
 }
 
 /// Refuses a checkpoint of another shape than the registry has of the model.
-fn check_shape(found: &GptNeoxConfig, shape: &GptNeoxConfig, name: &str) -> Result<()> {
+///
+/// # Errors
+///
+/// The first fact in which they differ.
+pub(crate) fn check_shape(found: &GptNeoxConfig, shape: &GptNeoxConfig, name: &str) -> Result<()> {
     let facts = [
         ("vocab_size", found.vocab_size, shape.vocab_size),
         ("hidden_size", found.hidden_size, shape.hidden_size),
@@ -195,43 +250,97 @@ fn check_shape(found: &GptNeoxConfig, shape: &GptNeoxConfig, name: &str) -> Resu
     }
 }
 
-fn fingerprints(run: &Run, corpora: BTreeMap<String, OpenCorpus>) -> Result<Inputs> {
-    let mut orders = BTreeMap::new();
-    let mut sources = BTreeMap::new();
-    let mut corpus_files = BTreeMap::new();
+/// What is hashed, and how far.
+#[derive(Clone, Copy)]
+struct Hashing {
+    full_hash: bool,
+    asks_models: bool,
+}
+
+fn fingerprints(
+    run: &Run,
+    corpora: BTreeMap<String, OpenCorpus>,
+    list_lengths: BTreeMap<String, u64>,
+    Hashing {
+        full_hash,
+        asks_models,
+    }: Hashing,
+) -> Result<Inputs> {
+    let mut inputs = Inputs {
+        orders: BTreeMap::new(),
+        sources: BTreeMap::new(),
+        corpus_files: BTreeMap::new(),
+        checkpoint_files: BTreeMap::new(),
+        foreign_files: Vec::new(),
+        list_files: BTreeMap::new(),
+        list_lengths,
+    };
     for (name, open) in corpora {
-        corpus_files.insert(name.clone(), all_of(&open.files)?);
-        sources.insert(name.clone(), open.source);
-        orders.insert(name, open.order);
+        let files = all_of(&open.files, full_hash)?;
+        inputs.corpus_files.insert(name.clone(), files);
+        inputs.sources.insert(name.clone(), open.source);
+        if let Some(Selection::List(path)) = run.corpus(&name).map(|corpus| &corpus.selection) {
+            let list = FileFingerprint::of(path, full_hash)?;
+            inputs.list_files.insert(name.clone(), list);
+        }
+        inputs.orders.insert(name, open.order);
     }
     let foreign = run.models.iter().filter_map(|model| model.verdicts.clone());
-    let foreign_files = all_of(&foreign.collect::<Vec<_>>())?;
-    let mut checkpoint_files = BTreeMap::new();
-    if run.probe.judge == JudgeChoice::GptNeox {
+    inputs.foreign_files = all_of(&foreign.collect::<Vec<_>>(), full_hash)?;
+    if asks_models {
         for model in &run.models {
             for checkpoint in model.present(run) {
                 if model.verdicts.is_some() {
                     continue;
                 }
-                let files = all_of(&gpt_neox::checkpoint_files(&checkpoint.folder)?)?;
-                checkpoint_files.insert((model.name.clone(), checkpoint.steps), files);
+                let files = gpt_neox::checkpoint_files(&checkpoint.folder)?;
+                let key = (model.name.clone(), checkpoint.steps);
+                let files = all_of(&files, full_hash)?;
+                inputs.checkpoint_files.insert(key, files);
             }
         }
     }
-    Ok(Inputs {
-        orders,
-        sources,
-        corpus_files,
-        checkpoint_files,
-        foreign_files,
-    })
+    Ok(inputs)
 }
 
-fn all_of(paths: &[PathBuf]) -> Result<Vec<FileFingerprint>> {
+fn all_of(paths: &[PathBuf], full_hash: bool) -> Result<Vec<FileFingerprint>> {
     paths
         .par_iter()
-        .map(|path| FileFingerprint::of(path))
+        .map(|path| FileFingerprint::of(path, full_hash))
         .collect()
+}
+
+/// Refuses a model of which two checkpoints have the same weights, save those that the registry knows to be equal.
+fn check_weights(run: &Run, inputs: &Inputs) -> Result<()> {
+    let mut problems = Vec::new();
+    for model in &run.models {
+        let mut holders: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for checkpoint in &model.checkpoints {
+            if let Some(weights) = inputs.weights(&model.name, checkpoint.steps)? {
+                holders.entry(weights).or_default().push(checkpoint.steps);
+            }
+        }
+        for equal in holders.into_values().filter(|equal| equal.len() > 1) {
+            let steps: Vec<String> = equal.iter().map(u32::to_string).collect();
+            let steps = steps.join(", ");
+            if model.knows_equal(&equal) {
+                progress::say(&format!(
+                    "warning: the checkpoints {steps} of `{}` have the same weights, as the suite knows",
+                    model.name
+                ));
+            } else {
+                problems.push(failure::failed(
+                    format_args!("the checkpoints {steps} of `{}` have the same weights", model.name),
+                    "at least one of them is not what its name says: `pipeline audit` compares all, tensor by tensor; leave the wrong ones out of `model.checkpoints`",
+                ));
+            }
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(all(problems))
+    }
 }
 
 /// One error that says them all; a lone one keeps its type, and with it its hint.

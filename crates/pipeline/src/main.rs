@@ -1,6 +1,7 @@
 //! Memorization against training time, for models trained by GPT-NeoX: from a tokenized corpus and
 //! checkpoints to parquet tables.
 
+mod audit;
 mod cli;
 mod commands;
 mod config;
@@ -11,6 +12,7 @@ mod hub;
 mod inputs;
 mod judges;
 mod learning_rate;
+mod lists;
 mod manifest;
 mod progress;
 mod stages;

@@ -4,12 +4,13 @@ use crate::config::Run;
 use crate::fingerprint::FileFingerprint;
 use crate::inputs::Inputs;
 use crate::judges::Recheck;
-use crate::tables::write_atomically;
+use crate::tables::{VERDICTS, write_atomically};
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The file's name in the output folder.
 pub(crate) const FILE: &str = "run.json";
@@ -123,6 +124,20 @@ impl<'a> Manifest<'a> {
             Ok(writeln!(file)?)
         })
     }
+}
+
+/// Probes decided in a second by the finished run whose `run.json` lies at `path`, where it was on the same device and in
+/// the same precision as `run`.
+pub(crate) fn measured_speed(path: &Path, run: &Run) -> Option<f64> {
+    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let number = |value: &serde_json::Value| value.as_f64();
+    let same = manifest["status"] == "finished"
+        && manifest["device"] == run.device.to_string()
+        && manifest["precision"] == run.precision.to_string();
+    let resumed = number(&manifest["verdicts_resumed"])?;
+    let n = number(&manifest["rows"][VERDICTS.name])? - resumed;
+    let seconds = number(&manifest["seconds"]["probe"])?;
+    (same && n > 0.0 && seconds > 0.0).then_some(n / seconds)
 }
 
 /// The versions in the lock file this program was built with.

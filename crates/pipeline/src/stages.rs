@@ -1,22 +1,49 @@
 //! The stages of a run: they meet only in the parquet files of the output folder.
 
 mod analyse;
+mod export;
 mod join;
 mod plan;
+mod planned;
 mod probe;
 mod sets;
+mod survey;
 mod units;
 
 pub(crate) use analyse::{ANALYSED, Analysed, Conclusion, Rates, analyse};
+pub(crate) use export::export_tokens;
 pub(crate) use join::join;
 pub(crate) use plan::plan;
 pub(crate) use probe::probe;
 pub(crate) use sets::probe_sets;
+pub(crate) use survey::{CorpusSurvey, ModelSurvey, Trend, survey};
 
 use crate::config::Run;
+use crate::inputs::Inputs;
 use crate::tables::Footer;
 use analyse::CorpusFacts;
+use anyhow::Result;
 use std::collections::BTreeMap;
+
+/// The entries of a table about models: those of every table, and `weights`, by model and checkpoint the fingerprint of
+/// the weights that it depends on.
+fn footer_of_models(run: &Run, inputs: &Inputs) -> Result<Footer> {
+    let mut weights: BTreeMap<&str, BTreeMap<u32, String>> = BTreeMap::new();
+    for model in &run.models {
+        for checkpoint in &model.checkpoints {
+            if let Some(found) = inputs.weights(&model.name, checkpoint.steps)? {
+                let of_model = weights.entry(&model.name).or_default();
+                of_model.insert(checkpoint.steps, found);
+            }
+        }
+    }
+    let mut footer = footer(run);
+    if !weights.is_empty() {
+        let weights = serde_json::to_string(&weights)?;
+        footer.0.insert("weights".to_owned(), weights);
+    }
+    Ok(footer)
+}
 
 /// The entries that every table of a run carries.
 fn footer(run: &Run) -> Footer {

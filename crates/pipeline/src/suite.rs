@@ -1,8 +1,10 @@
 //! The Pythia suite: what is known of every published model, from `data/suite.toml`.
 
+use crate::config::AssumedRate;
 use crate::learning_rate::Schedule;
 use anyhow::{Context, Result};
 use gpt_neox::GptNeoxConfig;
+use indicatif::HumanCount;
 use serde::Deserialize;
 
 /// The registry as it is written.
@@ -16,6 +18,26 @@ pub(crate) struct Suite {
     bad_revisions: Vec<BadRevisions>,
     equal_checkpoints: Vec<EqualCheckpoints>,
     discrepancy: Vec<Discrepancy>,
+    published_memorization: PublishedMemorization,
+}
+
+/// How much final models were found to have memorized.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct PublishedMemorization {
+    source: String,
+    /// Sequences that each was asked about.
+    sequences: u32,
+    totals: Vec<PublishedTotal>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct PublishedTotal {
+    model: String,
+    size: String,
+    corpus: String,
+    memorized: u32,
 }
 
 /// Shape and schedule of the models of a size.
@@ -180,6 +202,27 @@ impl Suite {
         let known = |name: &str| self.model.iter().find(|entry| entry.name == name);
         let entry = known(&name).or_else(|| known(&self.renamed(&name)?))?;
         self.resolve(entry)
+    }
+
+    /// The share of sequences that the published model of the same size and corpus has memorized.
+    pub(crate) fn published_rate(&self, model: &SuiteModel<'_>) -> Option<AssumedRate> {
+        let PublishedMemorization {
+            source,
+            sequences,
+            totals,
+        } = &self.published_memorization;
+        let total = totals
+            .iter()
+            .find(|total| total.size == model.size.name && total.corpus == model.corpus)?;
+        Some(AssumedRate {
+            rate: f64::from(total.memorized) / f64::from(*sequences),
+            source: format!(
+                "{}: {} of {} memorized ({source})",
+                total.model,
+                HumanCount(total.memorized.into()),
+                HumanCount((*sequences).into())
+            ),
+        })
     }
 
     /// Names near `name`, the nearest first.
@@ -377,6 +420,26 @@ mod tests {
         }
         assert_eq!(today("pythia-11m"), None);
         assert_eq!(suite.near("pythia-160m-dedup")[0], "pythia-160m-deduped");
+    }
+
+    /// The published totals, where they are at hand.
+    #[test]
+    fn published_rates_are_those_of_the_table() {
+        let path = "../../../shared/cases/analysis/pile_memorized_totals.tsv";
+        let suite = Suite::load().unwrap();
+        assert_eq!(suite.published_memorization.totals.len(), 16);
+        let Ok(text) = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        else {
+            return;
+        };
+        for line in text.lines().skip(1) {
+            let cells: Vec<&str> = line.split('\t').collect();
+            let model = suite.find(cells[1]).unwrap();
+            let (n, all): (f64, f64) = (cells[2].parse().unwrap(), cells[3].parse().unwrap());
+            let found = suite.published_rate(&model).unwrap();
+            assert!((found.rate - n / all).abs() < 1e-15, "{}", model.name);
+            assert!(found.source.starts_with(model.name), "{}", found.source);
+        }
     }
 
     /// The table that this registry was made from, where it is at hand.

@@ -60,7 +60,7 @@ pub(crate) const POSITIONS: Table = Table {
     name: "positions",
     path: "positions.parquet",
     version: 2,
-    row: "one training sequence of one corpus",
+    row: "one training sequence of one corpus that is probed",
     columns: &[
         column("corpus", Kind::Text, "name of the corpus in the run file"),
         column(
@@ -71,7 +71,7 @@ pub(crate) const POSITIONS: Table = Table {
         column(
             "step",
             Kind::U32,
-            "optimizer step that consumed it, from 0: training_index / batch size",
+            "optimizer step that consumed it, from 0, or would have: training_index / batch size",
         ),
         column(
             "row",
@@ -82,6 +82,11 @@ pub(crate) const POSITIONS: Table = Table {
             "sample",
             Kind::U32,
             "row of GPT-NeoX's `sample_idx`, before `shuffle_idx`; null where the corpus is preshuffled",
+        ),
+        column(
+            "trained",
+            Kind::Flag,
+            "the run consumed it: step < its number of steps; false of what the loader had made besides",
         ),
         CONTRAST,
         EXPOSURES[0],
@@ -597,6 +602,28 @@ pub(crate) const SEQUENCES: Table = Table {
     sorted_by: &["training_index"],
 };
 
+/// Tokens of the probes, as `plan --export-tokens` writes them.
+pub(crate) const PROBES: Table = Table {
+    name: "probes",
+    path: "plan --export-tokens FILE.parquet",
+    version: 1,
+    row: "one probe",
+    columns: &[
+        column("corpus", Kind::Text, "corpus the probe comes from"),
+        column(
+            "training_index",
+            Kind::U32,
+            "training index of the sequence the probe is cut from",
+        ),
+        column(
+            "tokens",
+            Kind::Tokens,
+            "its k + l token ids: the prompt, then the true continuation; k and l stand in the metadata",
+        ),
+    ],
+    sorted_by: &["corpus", "training_index"],
+};
+
 /// All tables: those of the stages in the order in which they are written, then those of other commands.
 pub(crate) const TABLES: &[&Table] = &[
     &POSITIONS,
@@ -610,6 +637,7 @@ pub(crate) const TABLES: &[&Table] = &[
     &UNIFORMITY,
     &QUANTILES,
     &SEQUENCES,
+    &PROBES,
 ];
 
 const MODEL: Column = column("model", Kind::Text, "name of the model in the run file");

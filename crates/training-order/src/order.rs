@@ -569,12 +569,7 @@ impl Meetings {
 
     /// Counts the documents whose first token is an input of the sample; `counts` holds the documents met 0, 1, 2 …
     /// times.
-    fn meet(
-        &mut self,
-        member: &Member,
-        sample: u32,
-        counts: &mut [u64],
-    ) -> Result<(), ReadError> {
+    fn meet(&mut self, member: &Member, sample: u32, counts: &mut [u64]) -> Result<(), ReadError> {
         let (map, dataset, sample) = (member.index_map(), member.dataset(), sample as usize);
         let (word, bit) = (sample / 64, 1 << (sample % 64));
         if self.met[word] & bit != 0 {

@@ -140,6 +140,15 @@ impl WeightFile {
 }
 
 impl Storage {
+    /// As safetensors calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+        }
+    }
+
     /// The numbers of little-endian bytes.
     fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
         let fours = || bytes.as_chunks::<4>().0.iter();

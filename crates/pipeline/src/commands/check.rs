@@ -1,7 +1,7 @@
 //! `pipeline check`: is everything there that a run needs?
 
 use crate::config::{Overrides, Run};
-use crate::inputs::{self, Depth};
+use crate::inputs::{self, Depth, Inputs};
 use crate::progress;
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanCount};
@@ -16,22 +16,35 @@ pub(super) fn warn(run: &Run) {
     }
 }
 
-/// Checks the run file at `file` and reads all its inputs.
-///
-/// # Errors
-///
-/// All that is wrong.
-pub(crate) fn check(file: &Path) -> Result<()> {
-    let run = Run::load(file, &Overrides::default())?;
-    warn(&run);
-    let inputs = inputs::open(&run, Depth::Everything)?;
+/// Says what the run names on the hub and the cache does not hold.
+pub(super) fn warn_absent(run: &Run) {
     for absent in &run.absent {
         progress::say(&format!(
             "warning: `{}` is not in the hub's cache; this fetches it: {}",
             absent.url, absent.command
         ));
     }
-    let mut out = std::io::stdout().lock();
+}
+
+/// Checks the run file at `file` and reads all its inputs.
+///
+/// # Errors
+///
+/// All that is wrong.
+pub(crate) fn check(file: &Path, full_hash: bool) -> Result<()> {
+    let run = Run::load(file, &Overrides::default())?;
+    warn(&run);
+    let inputs = inputs::open(&run, Depth::Everything, full_hash)?;
+    warn_absent(&run);
+    show(&mut std::io::stdout().lock(), &run, &inputs)
+}
+
+/// Writes what was found.
+///
+/// # Errors
+///
+/// When `out` fails.
+pub(super) fn show(out: &mut impl Write, run: &Run, inputs: &Inputs) -> Result<()> {
     for (corpus, order) in &inputs.orders {
         let n_sequences = HumanCount(order.n_sequences());
         let n_items = HumanCount(order.datasets().map(Dataset::n_items).sum());

@@ -1,5 +1,6 @@
 //! `pipeline run`: order, probes, join; then a summary and the paths of the tables.
 
+use super::plan::{self, Speed};
 use super::{analyse, check};
 use crate::cli::{RunOptions, Stage};
 use crate::config::{Overrides, Run};
@@ -30,7 +31,10 @@ pub(crate) fn run(file: &Path, options: &RunOptions) -> Result<()> {
     };
     let run = Run::load(file, &overrides)?;
     check::warn(&run);
-    let inputs = inputs::open(&run, Depth::Headers)?;
+    if options.dry_run {
+        return dry_run(&run, options.full_hash);
+    }
+    let inputs = inputs::open(&run, Depth::Headers, options.full_hash)?;
     if options.fresh {
         discard(&run)?;
     }
@@ -48,6 +52,16 @@ pub(crate) fn run(file: &Path, options: &RunOptions) -> Result<()> {
     manifest.finish();
     manifest.write()?;
     analysed.map_or(Ok(()), |analysed| show(&run, &analysed))
+}
+
+/// Says what `check` and `plan` say.
+fn dry_run(run: &Run, full_hash: bool) -> Result<()> {
+    let inputs = inputs::open(run, Depth::Everything, full_hash)?;
+    check::warn_absent(run);
+    let mut out = std::io::stdout().lock();
+    check::show(&mut out, run, &inputs)?;
+    writeln!(out)?;
+    plan::show(&mut out, run, &inputs, &Speed::of(run, None)?)
 }
 
 fn run_stages(

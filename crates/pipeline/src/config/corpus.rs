@@ -1,6 +1,7 @@
 //! `[[corpus]]`: from the table as written to a [`Corpus`].
 
-use super::run_file::{ContrastTable, CorpusTable, MixtureTable, SampleTable};
+use super::run_file::{ContrastTable, CorpusTable, MixtureTable};
+use super::selection::{Rows, check_selection};
 use super::{Contrast, Corpus, Data, Model, Probe, Problems, Sample, Weights};
 use crate::corpora::OrderSource;
 use std::collections::BTreeSet;
@@ -30,6 +31,8 @@ pub(super) fn check_corpus(
         steps,
         seed,
         sample,
+        list,
+        windows,
         exposures,
         contrast,
     } = table;
@@ -96,11 +99,8 @@ pub(super) fn check_corpus(
             .map_err(|error| problems.add(&place("split"), error))
             .ok()
     });
-    let sample = sample.map(|SampleTable { every, rows, seed }| Sample {
-        every: problems.within(&place("sample.every"), every, 1, steps.max(1)),
-        rows: problems.within(&place("sample.rows"), rows, 1, batch_size),
-        seed,
-    });
+    let shape = (steps, batch_size);
+    let selection = check_selection(sample, list, windows, shape, &place, problems);
     let contrast = contrast.map(|table| {
         let ContrastTable {
             models,
@@ -110,19 +110,16 @@ pub(super) fn check_corpus(
             seed,
         } = table;
         let whole = every.is_none() && rows.is_none() && seed.is_none();
-        let every = every.unwrap_or(1);
+        let (every, rows) = (every.unwrap_or(1), rows.unwrap_or(batch_size));
         Contrast {
             models: models.into_iter().collect(),
             checkpoints: checkpoints.into_iter().collect(),
             sample: (!whole).then(|| Sample {
                 every: problems.within(&place("contrast.every"), every, 1, steps.max(1)),
-                rows: problems.within(
-                    &place("contrast.rows"),
-                    rows.unwrap_or(batch_size),
-                    1,
-                    batch_size,
-                ),
-                seed: seed.unwrap_or(0),
+                rows: Rows {
+                    rows: problems.within(&place("contrast.rows"), rows, 1, batch_size),
+                    seed: seed.unwrap_or(0),
+                },
             }),
         }
     });
@@ -137,7 +134,7 @@ pub(super) fn check_corpus(
         batch_size,
         steps,
         seed,
-        sample,
+        selection,
         exposures,
         contrast,
     }

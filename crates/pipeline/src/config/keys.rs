@@ -204,6 +204,26 @@ pub(crate) const KEYS: &[Key] = &[
         "chooses the rows: the first is int(SHA-256 of `SEED:STEP`, its first 8 bytes, little-endian) mod (batch size − rows + 1)",
     ),
     key(
+        "corpus.list.file",
+        "path",
+        "`[corpus.list]`, instead of `sample`: a `.parquet` or `.csv` file with a column `training_index`, ascending, none twice; those sequences are probed",
+    ),
+    key(
+        "corpus.windows.steps",
+        "steps",
+        "`[corpus.windows]`, instead of `sample`: the sequences of so many steps before and after each checkpoint of the models probed with the corpus; after the last step of training those that the loader had made besides, as far as there are any",
+    ),
+    key(
+        "corpus.windows.rows",
+        "sequences, optional",
+        "so many adjacent rows of each of these steps, as in `sample`; without it, all",
+    ),
+    key(
+        "corpus.windows.seed",
+        "integer, with `rows`",
+        "chooses the rows, as in `sample`",
+    ),
+    key(
         "corpus.exposures",
         "`true` or `false`, optional",
         "`true`: counts how often each probe's text stands in the training run, before and after the probe, which reads the whole corpus once; `false` without it",
@@ -260,8 +280,18 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "model.checkpoints",
-        "list of steps",
-        "optimizer steps after which the weights were saved",
+        "steps, range or word, or a list of them",
+        "optimizer steps after which the weights were saved: numbers; ranges such as `\"1000..=143000 by 1000\"`, both ends included; `\"all\"`, of `folder` those that exist, of a model from the hub those that were published; `\"log-spaced\"`, of all the first after step 0, then each time the one nearest to twice the steps, and the last",
+    ),
+    key(
+        "model.probes-per-second",
+        "number, optional",
+        "the speed that `plan` reckons with; without it that of the finished run in `out`, if there is one; `--probes-per-second` replaces it",
+    ),
+    key(
+        "model.assumed-rate",
+        "share, optional",
+        "how much is taken to be memorized when `plan` says which trend could be found, such as 0.016; of Pythia's models with a published total that is taken without it",
     ),
 ];
 

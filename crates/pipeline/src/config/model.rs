@@ -1,14 +1,10 @@
 //! `[[model]]`: from the table as written to a [`Model`].
 
+use super::checkpoints::Template;
 use super::run_file::ModelTable;
-use super::{CheckpointFolder, Corpus, Model, Problems};
+use super::{AssumedRate, CheckpointFolder, Corpus, Model, Problems};
 use crate::suite::{SEQUENCE_LENGTH, Suite, SuiteModel};
 use std::collections::BTreeSet;
-
-/// Stands for a checkpoint's optimizer steps.
-const STEP: &str = "{checkpoint}";
-/// Stands for the number in the name of its revision.
-const REVISION: &str = "{revision}";
 
 /// A model whose values fit together, the corpora and the registry; its folders are not opened here.
 pub(super) fn check_model(
@@ -25,6 +21,8 @@ pub(super) fn check_model(
         verdicts,
         revision_factor,
         checkpoints,
+        probes_per_second,
+        assumed_rate,
     } = table;
     let place = |key: &str| format!("model `{name}`: {key}");
     let known = registry.find(&name);
@@ -52,11 +50,15 @@ pub(super) fn check_model(
         problems.add(&place("verdicts"), "give `folder` or `verdicts`, not both");
     }
     let verdicts = verdicts.map(|path| problems.resolve(&place("verdicts"), &path));
-    let template = match (folder, &known) {
+    let published = known.as_ref().map(|known| known.revision_factor);
+    let factor = revision_factor.or(published).unwrap_or(1);
+    problems.within(&place("revision-factor"), factor, 1, 1 << 10);
+    let in_hub = folder.is_none();
+    let text = match (folder, &known) {
         // Nothing is loaded.
-        _ if verdicts.is_some() => STEP.to_owned(),
+        _ if verdicts.is_some() => "{checkpoint}".to_owned(),
         (Some(folder), _) => folder,
-        (None, Some(known)) => format!("hf://{}@step{REVISION}", known.repository()),
+        (None, Some(known)) => format!("hf://{}@step{{revision}}", known.repository()),
         (None, None) => {
             let near = registry.near(&name).join(", ");
             problems.add(
@@ -66,63 +68,79 @@ pub(super) fn check_model(
             String::new()
         }
     };
-    if !template.contains(STEP) && !template.contains(REVISION) && checkpoints.len() > 1 {
+    let template = Template {
+        text,
+        revision_factor: factor,
+    };
+    if revision_factor.is_some() && !template.names_revisions() {
+        problems.add(
+            &place("revision-factor"),
+            "`folder` has no `{revision}`: `{checkpoint}` stands for the steps themselves",
+        );
+    }
+    let base = problems.folder.clone();
+    let available = || match &known {
+        Some(known) if in_hub => Ok(known.checkpoints.iter().copied().collect()),
+        _ if template.text.starts_with("hf://") => Err(format!(
+            "what `{}` holds is not known here: name the checkpoints, or their range",
+            template.text
+        )),
+        _ => template.existing(&base),
+    };
+    let last = trained_on.map_or(i32::MAX.unsigned_abs(), |corpus| corpus.steps);
+    let steps = checkpoints.resolve(available, last, &place("checkpoints"), problems);
+    check_checkpoints(&steps, trained_on, known.as_ref(), &place, problems);
+    if !template.varies() && steps.len() > 1 {
         problems.add(
             &place("folder"),
             format_args!(
-                "`{template}` names one folder for {} checkpoints: put `{STEP}` in it",
-                checkpoints.len()
+                "`{}` names one folder for {} checkpoints: put `{{checkpoint}}` in it",
+                template.text,
+                steps.len()
             ),
         );
     }
-    if revision_factor.is_some() && !template.contains(REVISION) {
-        problems.add(
-            &place("revision-factor"),
-            format_args!("`folder` has no `{REVISION}`: `{STEP}` stands for the steps themselves"),
-        );
-    }
-    let published = known.as_ref().map(|known| known.revision_factor);
-    let factor = revision_factor.or(published).unwrap_or(1);
-    problems.within(&place("revision-factor"), factor, 1, 1 << 10);
-    let checkpoints = check_checkpoints(checkpoints, trained_on, known.as_ref(), &place, problems);
     let mut folders = Vec::new();
-    for steps in checkpoints {
-        let revision = u64::from(steps) * u64::from(factor);
-        let filled = template
-            .replace(STEP, &steps.to_string())
-            .replace(REVISION, &revision.to_string());
-        let folder = problems.resolve(&place("folder"), &filled);
+    for steps in steps {
+        let folder = problems.resolve(&place("folder"), &template.fill(steps));
         folders.push(CheckpointFolder { steps, folder });
     }
+    if let Some(speed) = probes_per_second {
+        problems.within(&place("probes-per-second"), speed, 1e-6, 1e12);
+    }
+    if let Some(rate) = assumed_rate {
+        problems.within(&place("assumed-rate"), rate, 1e-9, 1.0);
+    }
+    let stated = assumed_rate.map(|rate| AssumedRate {
+        rate,
+        source: "the run file".to_owned(),
+    });
+    let equal = known.iter().flat_map(|known| &known.equal_checkpoints);
     Model {
         name: today.to_owned(),
         corpus,
         verdicts,
-        shape: known.as_ref().map(SuiteModel::shape),
         schedule: known.as_ref().map(SuiteModel::schedule),
+        equal_checkpoints: equal.map(|equal| equal.checkpoints.clone()).collect(),
+        assumed_rate: stated.or_else(|| registry.published_rate(known.as_ref()?)),
+        shape: known.as_ref().map(SuiteModel::shape),
         checkpoints: folders,
+        probes_per_second,
     }
 }
 
-/// The steps of the checkpoints, ascending, so that tables and bars come in the order of training.
+/// Refuses checkpoints that the run or the registry does not have.
 fn check_checkpoints(
-    checkpoints: Vec<u32>,
+    checkpoints: &BTreeSet<u32>,
     trained_on: Option<&Corpus>,
     known: Option<&SuiteModel<'_>>,
     place: &dyn Fn(&str) -> String,
     problems: &mut Problems,
-) -> BTreeSet<u32> {
+) {
     if checkpoints.is_empty() {
         problems.add(&place("checkpoints"), "there is none");
     }
-    let mut seen = BTreeSet::new();
-    for steps in checkpoints {
-        if !seen.insert(steps) {
-            problems.add(
-                &place("checkpoints"),
-                format_args!("{steps} is given twice"),
-            );
-        }
+    for &steps in checkpoints {
         if let Some(corpus) = trained_on
             && steps > corpus.steps
         {
@@ -137,7 +155,6 @@ fn check_checkpoints(
             check_published(known, steps, place, problems);
         }
     }
-    seen
 }
 
 /// Refuses a checkpoint of a published model that was not published, and warns of one that is known to be wrong.

@@ -2,6 +2,7 @@
 
 use super::Layout;
 use super::analysis::Interval;
+use super::checkpoints::Checkpoints;
 use super::keys::KEYS;
 use crate::corpora::OrderSource;
 use crate::judges::{JudgeChoice, Measure};
@@ -88,6 +89,8 @@ pub(super) struct CorpusTable {
     pub(super) steps: u32,
     pub(super) seed: u32,
     pub(super) sample: Option<SampleTable>,
+    pub(super) list: Option<ListTable>,
+    pub(super) windows: Option<WindowsTable>,
     #[serde(default)]
     pub(super) exposures: bool,
     pub(super) contrast: Option<ContrastTable>,
@@ -100,6 +103,22 @@ pub(super) struct SampleTable {
     pub(super) every: u32,
     pub(super) rows: u32,
     pub(super) seed: u32,
+}
+
+/// `[corpus.list]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct ListTable {
+    pub(super) file: String,
+}
+
+/// `[corpus.windows]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct WindowsTable {
+    pub(super) steps: u32,
+    pub(super) rows: Option<u32>,
+    pub(super) seed: Option<u32>,
 }
 
 /// `[corpus.contrast]`
@@ -130,7 +149,9 @@ pub(super) struct ModelTable {
     pub(super) folder: Option<String>,
     pub(super) verdicts: Option<String>,
     pub(super) revision_factor: Option<u32>,
-    pub(super) checkpoints: Vec<u32>,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) probes_per_second: Option<f64>,
+    pub(super) assumed_rate: Option<f64>,
 }
 
 /// Reads the text of a run file.

@@ -178,7 +178,13 @@ impl Provenance {
             })
         };
         let kept = ["suite", "k", "l", "offset", "corpora", "analysis"];
-        let footer = kept.map(|key| Ok((key.to_owned(), entry(key)?.clone())));
+        let mut footer = kept
+            .map(|key| Ok((key.to_owned(), entry(key)?.clone())))
+            .into_iter()
+            .collect::<Result<BTreeMap<_, _>>>()?;
+        // Where models were asked.
+        let weights = entries.get("weights");
+        footer.extend(weights.map(|weights| ("weights".to_owned(), weights.clone())));
         Ok(Self {
             suite: entry("suite")?.clone(),
             k: entry("k")?.parse()?,
@@ -186,7 +192,7 @@ impl Provenance {
             offset: entry("offset")?.parse()?,
             corpora: serde_json::from_str(entry("corpora")?)?,
             analysis: serde_json::from_str(entry("analysis")?)?,
-            footer: Footer(footer.into_iter().collect::<Result<_>>()?),
+            footer: Footer(footer),
         })
     }
 

@@ -3,7 +3,7 @@
 mod foreign;
 mod positions;
 
-use super::footer;
+use super::footer_of_models;
 use super::sets::{ProbeSet, probe_sets};
 use super::units::{self, State, Unit};
 use crate::config::{Layout, Run};
@@ -74,7 +74,7 @@ pub(crate) fn join(run: &Run, inputs: &Inputs) -> Result<Joined> {
     }
     drop(planned);
     let progress = Progress::begin("join", n_probes);
-    let mut sink = Sink::new(run, n_probes)?;
+    let mut sink = Sink::new(run, inputs, n_probes)?;
     let mut n_memorization = 0;
     for (set, verdicts) in sets {
         progress.working_on(set.place());
@@ -338,8 +338,8 @@ fn split(frame: &DataFrame, last: u32) -> Result<(DataFrame, DataFrame)> {
 }
 
 impl Sink {
-    fn new(run: &Run, n_probes: u64) -> Result<Self> {
-        let footer = footer(run);
+    fn new(run: &Run, inputs: &Inputs, n_probes: u64) -> Result<Self> {
+        let footer = footer_of_models(run, inputs)?;
         let (file, folder) = (
             run.out.join(MEMORIZATION.path),
             memorization_folder(&run.out),

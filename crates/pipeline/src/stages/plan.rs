@@ -3,7 +3,8 @@
 mod met;
 
 use super::footer;
-use crate::config::Run;
+use super::planned::{n_planned, planned};
+use crate::config::{Corpus, Run};
 use crate::inputs::Inputs;
 use crate::progress::Progress;
 use crate::tables::{BatchWriter, EXPOSURES_BY_STEP, POSITIONS, write_atomically};
@@ -29,26 +30,27 @@ pub(crate) struct Planned {
 ///
 /// When a file cannot be written, or the corpus cannot be read.
 pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
-    let n_planned = inputs
-        .orders
+    let n_planned = run
+        .corpora
         .iter()
-        .map(|(corpus, order)| n_planned(run, corpus, order))
-        .sum();
+        .map(|corpus| n_planned(run, inputs, corpus))
+        .sum::<Result<u64>>()?;
     let progress = Progress::begin("plan", n_planned);
     let n_positions = write_atomically(&run.out.join(POSITIONS.path), |file| {
         let mut writer = BatchWriter::new(file, &POSITIONS, &footer(run))?;
         // By name, as the table is sorted.
         for (corpus, order) in &inputs.orders {
             progress.working_on(corpus.clone());
-            let met = met(run, corpus, order)?;
+            let selected = run.corpus(corpus).context("the corpus is of the run")?;
+            let met = met(run, inputs, selected, order)?;
             let mut n_written = 0;
-            let mut planned = planned(run, corpus, order);
+            let mut planned = planned(run, inputs, selected)?;
             loop {
-                let some: Vec<u64> = planned.by_ref().take(BATCH).collect();
+                let some = planned.by_ref().take(BATCH).collect::<Result<Vec<u64>>>()?;
                 if some.is_empty() {
                     break;
                 }
-                let mut columns = positions(run, corpus, order, &some)?;
+                let mut columns = positions(selected, order, &some)?;
                 columns.extend(met.columns(n_written..n_written + some.len()));
                 writer.write(columns)?;
                 n_written += some.len();
@@ -76,15 +78,13 @@ pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
 }
 
 /// What the run meets of the probes of one corpus, where the run file asks.
-fn met(run: &Run, corpus: &str, order: &TrainingOrder) -> Result<Met> {
-    if !run.corpus(corpus).is_some_and(|corpus| corpus.exposures) {
+fn met(run: &Run, inputs: &Inputs, corpus: &Corpus, order: &TrainingOrder) -> Result<Met> {
+    if !corpus.exposures {
         return Ok(Met::nothing());
     }
-    let probes: Vec<TrainingIndex> = planned(run, corpus, order)
-        .map(TrainingIndex::new)
-        .collect();
-    Met::count(order, &run.probe, &probes)
-        .with_context(|| format!("counting exposures in the corpus `{corpus}`"))
+    let probes = planned(run, inputs, corpus)?.map(|index| Ok(TrainingIndex::new(index?)));
+    Met::count(order, &run.probe, &probes.collect::<Result<Vec<_>>>()?)
+        .with_context(|| format!("counting exposures in the corpus `{}`", corpus.name))
 }
 
 /// The columns of `exposures_by_step` for one corpus.
@@ -126,42 +126,8 @@ fn exposures(run: &Run, corpus: &str, order: &TrainingOrder) -> Result<Vec<Array
     ])
 }
 
-/// The training indices of the sequences that are probed, ascending: all, or those of the corpus' sample.
-fn planned<'a>(
-    run: &'a Run,
-    corpus: &str,
-    order: &TrainingOrder,
-) -> Box<dyn Iterator<Item = u64> + 'a> {
-    let batch_size = order.batch_size();
-    match run.corpus(corpus).and_then(|corpus| corpus.sample.as_ref()) {
-        None => Box::new(0..order.n_sequences()),
-        Some(sample) => Box::new(
-            (0..order.n_steps())
-                .step_by(sample.every as usize)
-                .flat_map(move |step| {
-                    let first_row = sample.first_row(step, batch_size);
-                    let first = u64::from(step) * u64::from(batch_size) + u64::from(first_row);
-                    first..first + u64::from(sample.rows)
-                }),
-        ),
-    }
-}
-
-/// How many that are.
-pub(super) fn n_planned(run: &Run, corpus: &str, order: &TrainingOrder) -> u64 {
-    match run.corpus(corpus).and_then(|corpus| corpus.sample.as_ref()) {
-        None => order.n_sequences(),
-        Some(sample) => u64::from(order.n_steps().div_ceil(sample.every)) * u64::from(sample.rows),
-    }
-}
-
 /// The columns of `positions` for these training indices of `corpus`, up to the exposures.
-fn positions(
-    run: &Run,
-    corpus: &str,
-    order: &TrainingOrder,
-    planned: &[u64],
-) -> Result<Vec<ArrayRef>> {
+fn positions(corpus: &Corpus, order: &TrainingOrder, planned: &[u64]) -> Result<Vec<ArrayRef>> {
     let indices = || planned.iter().copied().map(TrainingIndex::new);
     let places: Vec<_> = indices().map(|index| order.position(index)).collect();
     let narrow = |number: &u64| {
@@ -171,19 +137,12 @@ fn positions(
     let sample = indices()
         .map(|index| order.sample(index))
         .collect::<UInt32Array>();
-    let contrast = run
-        .corpus(corpus)
-        .and_then(|corpus| corpus.contrast.as_ref());
-    let contrast = places.iter().map(|place| {
-        let sample = contrast.map(|contrast| contrast.sample.as_ref());
-        Some(match sample {
-            Some(Some(sample)) => sample.holds(*place, order.batch_size()),
-            Some(None) => true,
-            None => false,
-        })
-    });
+    let contrast = places.iter().map(|place| Some(corpus.in_contrast(*place)));
+    let trained = indices().map(|index| Some(order.consumes(index)));
     Ok(vec![
-        Arc::new(StringArray::from_iter_values(places.iter().map(|_| corpus))),
+        Arc::new(StringArray::from_iter_values(
+            places.iter().map(|_| &corpus.name),
+        )),
         Arc::new(UInt32Array::from(training_index)),
         Arc::new(
             places
@@ -198,6 +157,7 @@ fn positions(
                 .collect::<UInt32Array>(),
         ),
         Arc::new(sample),
+        Arc::new(trained.collect::<BooleanArray>()),
         Arc::new(contrast.collect::<BooleanArray>()),
     ])
 }

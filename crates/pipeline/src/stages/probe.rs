@@ -153,6 +153,10 @@ fn write_part(run: &Run, corpus: &Corpus, unit: &Unit, judged: &[Judged]) -> Res
     footer
         .0
         .insert("fingerprint".to_owned(), unit.fingerprint.clone());
+    let weights = unit.weights.clone();
+    footer
+        .0
+        .extend(weights.map(|weights| ("weights".to_owned(), weights)));
     let verdicts = || judged.iter().map(|judged| judged.verdict);
     let memorized = verdicts().map(|verdict| Some(verdict.memorized(l)));
     let near_tie = judged.iter().map(|judged| Some(judged.near_tie));

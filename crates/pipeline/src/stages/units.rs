@@ -21,6 +21,8 @@ pub(super) struct Unit {
     pub(super) likelihood: bool,
     /// Of everything that decides the part's content.
     pub(super) fingerprint: String,
+    /// Of the checkpoint's weights, where a model is asked.
+    pub(super) weights: Option<String>,
 }
 
 /// Whether a unit's part is there.
@@ -127,6 +129,7 @@ pub(super) fn cut(
     let folder = folder(&run.out)
         .join(format!("model={}", model.name))
         .join(format!("checkpoint={}", checkpoint.steps));
+    let weights = inputs.weights(&model.name, checkpoint.steps)?;
     let mut units = Vec::new();
     for (likelihood, kind) in [(false, ""), (true, "contrast-")] {
         let asked = planned.of(set, likelihood);
@@ -157,6 +160,7 @@ pub(super) fn cut(
                 training_indices: training_indices.to_vec(),
                 likelihood,
                 fingerprint: fingerprint::of_values(&basis)?,
+                weights: weights.clone(),
             });
         }
     }

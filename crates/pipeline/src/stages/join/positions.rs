@@ -78,13 +78,13 @@ impl Positions {
             .filter(move |stretch| stretch.corpus == corpus)
     }
 
-    /// The rows of a stretch, without `corpus`, `row` and `sample`.
+    /// The rows of a stretch, without `corpus`, `row`, `sample` and `trained`.
     ///
     /// # Errors
     ///
     /// When the table cannot be read.
     pub(super) fn read(&self, stretch: &Stretch) -> Result<DataFrame> {
-        let left_out = ["corpus", "row", "sample"];
+        let left_out = ["corpus", "row", "sample", "trained"];
         let columns: Vec<&str> = POSITIONS
             .column_names()
             .into_iter()
