@@ -1,6 +1,6 @@
 """`pipeline plan` on a census of 10, 51 and 146 million sequences: wall time, peak memory, bytes written.
 
-    python crates/pipeline/benches/plan_census.py target/release/pipeline FOLDER
+    python crates/pipeline/benches/plan_census.py target/debug/pipeline FOLDER
 
 The corpus is a million documents of 60 tokens, the sequence length 1, so that as many sequences as Pythia's fit on a small disk;
 their number, not their length, is what a plan costs.
