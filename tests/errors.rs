@@ -349,7 +349,7 @@ fn a_run_file_with_a_typo() {
         folder.path(),
         &device,
         USAGE,
-        &["device: `gpu` is no device: `cpu`, or `cuda:0` and so on"],
+        &["device: `gpu` is no device: `cpu`, or `cuda:0`, `vulkan:0` and so on"],
     );
 }
 

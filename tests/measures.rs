@@ -85,3 +85,48 @@ fn near_ties_of_halves_are_judged_again_in_f32() {
     assert_eq!(run["recheck"]["n"].as_u64(), Some(near(&halves)));
     assert_eq!(run["recheck"]["n_changed"].as_u64(), Some(differ(&halves)));
 }
+
+#[test]
+fn a_batch_size_changes_no_verdict() {
+    let (plain, default) = memorization("f32", "measures = [\"score\"]");
+    let (small, given) = memorization("f32", "measures = [\"score\"]\nbatch-size = 7");
+    assert_eq!(default["batch_size"], 256);
+    assert_eq!(given["batch_size"], 7);
+    assert_eq!(given["run"]["batch_size"], 7);
+    for column in ["n_prefix_matched", "n_matched"] {
+        assert_eq!(u16s(&plain, column), u16s(&small, column));
+    }
+    for (plain, small) in f32s(&plain, "margin")
+        .into_iter()
+        .zip(f32s(&small, "margin"))
+    {
+        assert!((plain - small).abs() < 1e-4, "{plain} {small}");
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_another_batch_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let resumed = |probe: &'static str| {
+        let file = RunFile {
+            probe,
+            ..RunFile::default()
+        };
+        let path = file.write(folder.path());
+        let outcome = succeed(folder.path(), &["run", path.to_str().unwrap()]);
+        let run = manifest(&folder.path().join("out"));
+        (
+            run["verdicts_resumed"].as_u64(),
+            run["batch_size"].as_u64(),
+            outcome.stderr,
+        )
+    };
+    let (n, batch_size, stderr) = resumed("batch-size = 1000");
+    assert_eq!((n, batch_size), (Some(0), Some(1000)));
+    assert!(
+        stderr.contains("probe: 1,000 probes together on `cpu`"),
+        "{stderr}"
+    );
+    let (n, batch_size, _) = resumed("batch-size = 500");
+    assert_eq!((n, batch_size), (Some(2 * 19_200), None));
+}

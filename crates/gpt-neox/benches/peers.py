@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-K, L, N = 32, 32, 256
+K, L, N = 32, 32, 512
 SHAPES = {"70m": (512, 6, 8), "160m": (768, 12, 12)}
 HERE = Path(__file__).resolve().parent
 MINI = HERE / "../../../data/mini/reference/standard_step2400_verdicts.safetensors"
@@ -133,7 +133,7 @@ def main(program, work, pairs=5):
     raw = {}
     for name in SHAPES:
         folder = Path(work) / name
-        if not (folder / "probes.safetensors").exists():
+        if not (folder / "probes.safetensors").exists() or len(load_file(folder / "probes.safetensors")["tokens"]) != N:
             folder.mkdir(parents=True, exist_ok=True)
             make(name, folder, survival)
         jobs = {
@@ -157,7 +157,8 @@ def main(program, work, pairs=5):
         }
         gflops = statistics.median(peaks)
         verdicts = first["exact"]["n_prefix_matched"]
-        print(f"{name}: {N} probes, {threads} threads, peak {gflops:.0f} GFLOP/s, hash of the verdicts {hashlib.sha256(json.dumps(verdicts).encode()).hexdigest()[:16]}; verdicts that differ: {counts}")
+        digest = hashlib.sha256(json.dumps(verdicts).encode()).hexdigest()[:16]
+        print(f"{name}: {N} probes, {threads} threads, peak {gflops:.0f} GFLOP/s, hash of the verdicts {digest}; verdicts that differ: {counts}")
         for job, runs in found.items():
             times = sorted(run["judge"] for run in runs)
             median = statistics.median(times)
@@ -171,10 +172,10 @@ def main(program, work, pairs=5):
             for ours_job, their_job in (("exact", "generate"), ("exact", "forward"), ("score", "generate"), ("likelihood", "forward")):
                 ratios = sorted(b["judge"] / a["judge"] for a, b in zip(found[ours_job], found[their_job + suffix]))
                 print(f"ratio {ours_job}_vs_{their_job}_{name}{suffix} {statistics.median(ratios):.2f}  # {ratios[0]:.2f} … {ratios[-1]:.2f}")
-        raw[name] = {"peak_gflops": peaks, "runs": found}
+        raw[name] = {"hash_of_verdicts": digest, "peak_gflops": peaks, "runs": found}
     out = Path(work) / "peers.json"
     out.write_text(json.dumps(raw))
-    print(f"raw timings and verdicts: {out}")
+    print(f"raw timings, verdicts and their hash: {out}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,20 @@
 //! Keys and values of the tokens that a model has read.
 
-use burn::tensor::{Int, Tensor};
+use crate::attention::Host;
+use burn::tensor::{Int, Tensor, TensorData};
+
+/// What some sequences have read: equally many tokens each.
+#[derive(Debug)]
+pub(crate) enum Cache {
+    /// Where burn computes.
+    Tensors(Tensors),
+    /// Where we do: on the CPU in f32.
+    Host(Host),
+}
 
 /// One entry for each layer.
 #[derive(Debug)]
-pub(crate) struct Cache {
+pub(crate) struct Tensors {
     layers: Vec<Option<KeysAndValues>>,
 }
 
@@ -16,6 +26,42 @@ pub(crate) struct KeysAndValues {
 }
 
 impl Cache {
+    /// The sequences of all `caches`, one cache after another; None where there is none.
+    pub(crate) fn of_all(caches: Vec<Self>) -> Option<Self> {
+        caches.into_iter().reduce(|all, next| match (all, next) {
+            (Self::Tensors(all), Self::Tensors(next)) => Self::Tensors(all.with(next)),
+            (Self::Host(all), Self::Host(next)) => Self::Host(all.with(next)),
+            _ => unreachable!("the caches of one model are of one kind"),
+        })
+    }
+
+    /// Tokens read so far.
+    pub(crate) fn n_tokens(&self) -> usize {
+        match self {
+            Self::Tensors(tensors) => tensors.n_tokens(),
+            Self::Host(host) => host.n_tokens(),
+        }
+    }
+
+    /// Takes out the sequences at these places, as if they had read `n_tokens` and no more. What is left at their places
+    /// is for [`Cache::keep`] to drop.
+    pub(crate) fn take(&mut self, places: &[usize], n_tokens: usize) -> Self {
+        match self {
+            Self::Tensors(tensors) => Self::Tensors(tensors.copy(places, n_tokens)),
+            Self::Host(host) => Self::Host(host.take(places, n_tokens)),
+        }
+    }
+
+    /// Keeps the sequences at these places only, which ascend.
+    pub(crate) fn keep(&mut self, places: &[usize]) {
+        match self {
+            Self::Tensors(tensors) => tensors.keep(places),
+            Self::Host(host) => host.keep(places),
+        }
+    }
+}
+
+impl Tensors {
     /// Nothing read yet.
     pub(crate) fn new(n_layers: usize) -> Self {
         Self {
@@ -23,28 +69,7 @@ impl Cache {
         }
     }
 
-    /// The sequences of all `caches`, which have read equally many tokens.
-    pub(crate) fn of_all(caches: Vec<Self>) -> Self {
-        let n_layers = caches.first().map_or(0, |cache| cache.layers.len());
-        let mut caches = caches;
-        let mut layer = |number: usize| {
-            let parts = caches
-                .iter_mut()
-                .filter_map(|cache| cache.layers[number].take());
-            let (keys, values): (Vec<_>, Vec<_>) =
-                parts.map(|part| (part.keys, part.values)).unzip();
-            Some(KeysAndValues {
-                keys: Tensor::cat(keys, 0),
-                values: Tensor::cat(values, 0),
-            })
-        };
-        Self {
-            layers: (0..n_layers).map(&mut layer).collect(),
-        }
-    }
-
-    /// Tokens read so far.
-    pub(crate) fn n_tokens(&self) -> usize {
+    fn n_tokens(&self) -> usize {
         self.layers
             .first()
             .and_then(Option::as_ref)
@@ -55,22 +80,26 @@ impl Cache {
     pub(crate) fn extend(&mut self, layer: usize, new: KeysAndValues) -> KeysAndValues {
         let all = match self.layers[layer].take() {
             None => new,
-            Some(old) => KeysAndValues {
-                keys: Tensor::cat(vec![old.keys, new.keys], 2),
-                values: Tensor::cat(vec![old.values, new.values], 2),
-            },
+            Some(old) => old.with(new, 2),
         };
         self.layers[layer] = Some(all.clone());
         all
     }
 
-    /// The sequences at these places, as if they had read `n_tokens` and no more.
-    pub(crate) fn copy(&self, places: &Tensor<1, Int>, n_tokens: usize) -> Self {
-        let copy = |all: &Tensor<4>| all.clone().select(0, places.clone()).narrow(2, 0, n_tokens);
+    fn with(self, next: Self) -> Self {
+        let layers = self.layers.into_iter().zip(next.layers);
+        let layers = layers.map(|(all, next)| Some(all?.with(next?, 0)));
+        Self {
+            layers: layers.collect(),
+        }
+    }
+
+    fn copy(&self, places: &[usize], n_tokens: usize) -> Self {
         let layers = self.layers.iter().map(|layer| {
-            layer.as_ref().map(|layer| KeysAndValues {
-                keys: copy(&layer.keys),
-                values: copy(&layer.values),
+            let chosen = layer.as_ref()?.at(places);
+            Some(KeysAndValues {
+                keys: chosen.keys.narrow(2, 0, n_tokens),
+                values: chosen.values.narrow(2, 0, n_tokens),
             })
         });
         Self {
@@ -78,11 +107,32 @@ impl Cache {
         }
     }
 
-    /// Keeps the sequences at these places only.
-    pub(crate) fn keep(&mut self, places: &Tensor<1, Int>) {
+    fn keep(&mut self, places: &[usize]) {
         for layer in self.layers.iter_mut().flatten() {
-            layer.keys = layer.keys.clone().select(0, places.clone());
-            layer.values = layer.values.clone().select(0, places.clone());
+            *layer = layer.at(places);
+        }
+    }
+}
+
+impl KeysAndValues {
+    /// Puts `next` behind, along a dimension.
+    fn with(self, next: Self, dimension: usize) -> Self {
+        Self {
+            keys: Tensor::cat(vec![self.keys, next.keys], dimension),
+            values: Tensor::cat(vec![self.values, next.values], dimension),
+        }
+    }
+
+    /// Those of the sequences at these places.
+    fn at(&self, places: &[usize]) -> Self {
+        // Far below 2³¹.
+        let ids = places.iter().map(|&place| i32::try_from(place));
+        let ids: Vec<i32> = ids.map(|place| place.unwrap_or(i32::MAX)).collect();
+        let ids = TensorData::new(ids, [places.len()]);
+        let places: Tensor<1, Int> = Tensor::from_data(ids, &self.keys.device());
+        Self {
+            keys: self.keys.clone().select(0, places.clone()),
+            values: self.values.clone().select(0, places),
         }
     }
 }

@@ -9,8 +9,26 @@ use std::str::FromStr;
 pub enum DeviceChoice {
     /// `cpu`: burn's `flex` backend.
     Cpu,
-    /// `cuda:N`: the N-th NVIDIA GPU that the driver shows, from 0.
-    Cuda(u16),
+    /// `cuda:N` or `vulkan:N`: the N-th device that the driver shows, from 0.
+    Gpu(Driver, u16),
+}
+
+/// What a GPU is reached by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Driver {
+    /// NVIDIA's, for its own GPUs.
+    Cuda,
+    /// GPUs of any maker, and software that stands in for one; kernels are compiled to SPIR-V.
+    Vulkan,
+}
+
+/// What a device can hold, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// Altogether; where the driver does not say, a gibibyte is assumed.
+    pub(crate) total: u64,
+    /// In one tensor.
+    pub(crate) largest: u64,
 }
 
 /// The arithmetic of a model.
@@ -28,7 +46,7 @@ pub enum Precision {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// A name that is none of ours.
-    #[error("`{found}` is no device: `cpu`, or `cuda:0` and so on")]
+    #[error("`{found}` is no device: `cpu`, or `cuda:0`, `vulkan:0` and so on")]
     UnknownDevice {
         /// The name given.
         found: String,
@@ -40,11 +58,16 @@ pub enum DeviceError {
         found: String,
     },
     /// The program was built for other devices.
-    #[error("this program was built without CUDA")]
-    NotBuilt,
+    #[error("this program was built without the feature `{driver}`")]
+    NotBuilt {
+        /// The driver asked for.
+        driver: Driver,
+    },
     /// The machine has no such device.
-    #[error("there is no CUDA device {index}: the driver shows {found}")]
+    #[error("there is no device `{driver}:{index}`: the driver shows {found}")]
     Absent {
+        /// The driver asked for.
+        driver: Driver,
         /// The index asked for.
         index: u16,
         /// How many there are.
@@ -71,14 +94,20 @@ impl DeviceChoice {
         self.open(precision).map(|_| ())
     }
 
-    pub(crate) fn open(self, precision: Precision) -> Result<Device, DeviceError> {
-        let device = match self {
+    pub(crate) fn open(
+        self,
+        precision: Precision,
+    ) -> Result<(Device, Option<Memory>), DeviceError> {
+        let (device, memory) = match self {
             // In f16 and bf16 it converts to f32 and back around every operation: slow, but the same rounding.
-            Self::Cpu => Device::flex(),
-            Self::Cuda(index) => open_cuda(index)?,
+            Self::Cpu => (Device::flex(), None),
+            Self::Gpu(driver, index) => {
+                let (device, memory) = open_gpu(driver, index)?;
+                (device, Some(memory))
+            }
         };
         if device.supports_dtype(precision.dtype()) {
-            return Ok(device);
+            return Ok((device, memory));
         }
         Err(DeviceError::Precision {
             device: self,
@@ -87,20 +116,99 @@ impl DeviceChoice {
     }
 }
 
-#[cfg(feature = "cuda")]
-fn open_cuda(index: u16) -> Result<Device, DeviceError> {
-    let found = Device::enumerate(burn::tensor::DeviceType::Cuda)
-        .into_vec()
-        .len();
-    if usize::from(index) < found {
-        return Ok(Device::cuda(usize::from(index)));
+impl Driver {
+    const ALL: [Self; 2] = [Self::Cuda, Self::Vulkan];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cuda => "cuda",
+            Self::Vulkan => "vulkan",
+        }
     }
-    Err(DeviceError::Absent { index, found })
+
+    fn is_built(self) -> bool {
+        match self {
+            Self::Cuda => cfg!(feature = "cuda"),
+            Self::Vulkan => cfg!(feature = "vulkan"),
+        }
+    }
 }
 
-#[cfg(not(feature = "cuda"))]
-fn open_cuda(_index: u16) -> Result<Device, DeviceError> {
-    Err(DeviceError::NotBuilt)
+/// The devices that this program was built for and that the machine has, the CPU first.
+pub fn present() -> Vec<DeviceChoice> {
+    let gpus = Driver::ALL.into_iter().flat_map(|driver| {
+        let indices = 0..u16::try_from(n_gpus(driver)).unwrap_or(u16::MAX);
+        indices.map(move |index| DeviceChoice::Gpu(driver, index))
+    });
+    [DeviceChoice::Cpu].into_iter().chain(gpus).collect()
+}
+
+fn open_gpu(driver: Driver, index: u16) -> Result<(Device, Memory), DeviceError> {
+    if !driver.is_built() {
+        return Err(DeviceError::NotBuilt { driver });
+    }
+    gpu(driver, index).ok_or_else(|| DeviceError::Absent {
+        driver,
+        index,
+        found: n_gpus(driver),
+    })
+}
+
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+fn gpus(driver: Driver) -> Vec<burn::cubecl::Device> {
+    use burn::cubecl::device::{CudaDevice, WgpuBackend, WgpuDevice, WgpuDeviceKind};
+    let firsts = match driver {
+        Driver::Cuda => vec![burn::cubecl::Device::Cuda(CudaDevice::new(0))],
+        Driver::Vulkan => {
+            let kinds = [
+                WgpuDeviceKind::DiscreteGpu(0),
+                WgpuDeviceKind::IntegratedGpu(0),
+                WgpuDeviceKind::VirtualGpu(0),
+                WgpuDeviceKind::Other(0),
+                WgpuDeviceKind::Cpu,
+            ];
+            kinds
+                .map(|kind| {
+                    burn::cubecl::Device::Wgpu(WgpuDevice::new(kind).on(WgpuBackend::Vulkan))
+                })
+                .to_vec()
+        }
+    };
+    let all = firsts
+        .into_iter()
+        .flat_map(|first| burn::cubecl::Device::enumerate(first.to_id()));
+    all.map(burn::cubecl::Device::from_id).collect()
+}
+
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+fn n_gpus(driver: Driver) -> usize {
+    if driver.is_built() {
+        gpus(driver).len()
+    } else {
+        0
+    }
+}
+
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+fn gpu(driver: Driver, index: u16) -> Option<(Device, Memory)> {
+    const UNKNOWN: u64 = 1 << 30;
+    let gpu = gpus(driver).into_iter().nth(usize::from(index))?;
+    let memory = gpu.client().properties().memory.clone();
+    let memory = Memory {
+        total: memory.max_memory().unwrap_or(UNKNOWN),
+        largest: memory.max_page_size,
+    };
+    Some((Device::new(gpu), memory))
+}
+
+#[cfg(not(any(feature = "cuda", feature = "vulkan")))]
+fn n_gpus(_driver: Driver) -> usize {
+    0
+}
+
+#[cfg(not(any(feature = "cuda", feature = "vulkan")))]
+fn gpu(_driver: Driver, _index: u16) -> Option<(Device, Memory)> {
+    None
 }
 
 /// Has the C library's allocator keep the memory that tensors give back, instead of returning it to the system, which
@@ -132,9 +240,8 @@ pub fn keep_freed_memory() {
 /// The features of burn that this program was built with and that can change a number.
 pub fn burn_features() -> Vec<&'static str> {
     let mut features = vec!["flex", "simd", "rayon"];
-    if cfg!(feature = "cuda") {
-        features.push("cuda");
-    }
+    let drivers = Driver::ALL.into_iter().filter(|driver| driver.is_built());
+    features.extend(drivers.map(Driver::name));
     features
 }
 
@@ -153,13 +260,21 @@ impl DeviceError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::UnknownDevice { .. } | Self::UnknownPrecision { .. } => return None,
-            Self::NotBuilt => "build it with `--features cuda`, or name `cpu` as device",
-            Self::Absent { .. } => {
-                "`nvidia-smi -L` lists the GPUs and fails where the driver is missing; name one of them, or `cpu`"
+            Self::NotBuilt { driver } => {
+                format!("build it with `--features {driver}`, or name `cpu` as device")
             }
-            Self::Precision { .. } => "name `f32` as precision",
+            Self::Absent { driver, .. } => {
+                let lister = match driver {
+                    Driver::Cuda => "nvidia-smi -L",
+                    Driver::Vulkan => "vulkaninfo --summary",
+                };
+                format!(
+                    "`{lister}` lists the devices and fails where the driver is missing; name one of them, or `cpu`"
+                )
+            }
+            Self::Precision { .. } => "name `f32` as precision".to_owned(),
         };
-        Some(hint.to_owned())
+        Some(hint)
     }
 }
 
@@ -170,14 +285,15 @@ impl FromStr for DeviceChoice {
         if text == "cpu" {
             return Ok(Self::Cpu);
         }
-        let index = text
-            .strip_prefix("cuda:")
-            .and_then(|index| index.parse().ok());
-        index
-            .map(Self::Cuda)
-            .ok_or_else(|| DeviceError::UnknownDevice {
-                found: text.to_owned(),
-            })
+        let found = text.split_once(':').and_then(|(name, index)| {
+            let driver = Driver::ALL
+                .into_iter()
+                .find(|driver| driver.name() == name)?;
+            Some(Self::Gpu(driver, index.parse().ok()?))
+        });
+        found.ok_or_else(|| DeviceError::UnknownDevice {
+            found: text.to_owned(),
+        })
     }
 }
 
@@ -185,8 +301,14 @@ impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Gpu(driver, index) => write!(f, "{driver}:{index}"),
         }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -219,10 +341,10 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        for name in ["cpu", "cuda:0", "cuda:7"] {
+        for name in ["cpu", "cuda:0", "cuda:7", "vulkan:1"] {
             assert_eq!(name.parse::<DeviceChoice>().unwrap().to_string(), name);
         }
-        for name in ["gpu", "cuda", "cuda:", "cuda:-1", "CPU"] {
+        for name in ["gpu", "cuda", "cuda:", "cuda:-1", "metal:0", "CPU"] {
             assert!(name.parse::<DeviceChoice>().is_err(), "{name}");
         }
         assert!("f64".parse::<Precision>().is_err());
@@ -232,8 +354,11 @@ mod tests {
     fn a_device_that_cannot_be_had_is_refused() {
         assert_eq!(DeviceChoice::Cpu.check(Precision::F32), Ok(()));
         // Neither a program without the feature nor a machine without so many GPUs may go on.
-        let error = DeviceChoice::Cuda(999).check(Precision::F32).unwrap_err();
-        assert!(error.hint().unwrap().contains("`cpu`"), "{error}");
+        for driver in Driver::ALL {
+            let choice = DeviceChoice::Gpu(driver, 999);
+            let error = choice.check(Precision::F32).unwrap_err();
+            assert!(error.hint().unwrap().contains("`cpu`"), "{error}");
+        }
         assert_eq!(DeviceChoice::Cpu.check(Precision::F16), Ok(()));
     }
 }

@@ -32,9 +32,11 @@
 //! # }
 //! ```
 
+mod attention;
 mod cache;
 pub mod config;
 pub mod device;
+mod exponential;
 mod gelu;
 mod likelihood;
 mod memorization;
@@ -43,7 +45,7 @@ mod next_token;
 mod weights;
 
 pub use config::GptNeoxConfig;
-pub use device::{DeviceChoice, DeviceError, Precision};
+pub use device::{DeviceChoice, DeviceError, Driver, Precision};
 pub use likelihood::TokenLikelihood;
 pub use memorization::{Judge, JudgeError, Likelihood, Measures, ProbeError, Probes, Verdict};
 pub use model::GptNeox;

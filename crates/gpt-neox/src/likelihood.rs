@@ -1,6 +1,5 @@
 //! How likely a model finds each token of a sequence: one teacher-forced pass.
 
-use crate::cache::Cache;
 use crate::memorization::JudgeError;
 use crate::model::GptNeox;
 use crate::next_token::{Wanted, device_failed, next_tokens};
@@ -31,8 +30,9 @@ impl GptNeox {
     pub fn sequence_logits(&self, sequences: &[u32], len: usize) -> Result<Vec<f32>, JudgeError> {
         let mut all = Vec::new();
         for group in self.groups(sequences, len)? {
-            let mut cache = Cache::new(self.config().num_hidden_layers);
-            let hidden = self.read(group, group.len() / len, len, &mut cache);
+            let n_sequences = group.len() / len;
+            let mut cache = self.cache(n_sequences, len);
+            let hidden = self.read(group, n_sequences, len, &mut cache);
             let logits: Vec<f32> = self
                 .logits(hidden)
                 .try_into_vec_as()
@@ -67,8 +67,8 @@ impl GptNeox {
                 let rows = group.chunks_exact(len);
                 rows.flat_map(|row| &row[range.clone()]).copied().collect()
             };
-            let mut cache = Cache::new(self.config().num_hidden_layers);
             let n_sequences = group.len() / len;
+            let mut cache = self.cache(n_sequences, len);
             let hidden = self.read(&part(0..len - 1), n_sequences, len - 1, &mut cache);
             let read = next_tokens(self, hidden, &part(1..len), wanted)?;
             all.extend(read.into_iter().filter_map(|next| next.likelihood));

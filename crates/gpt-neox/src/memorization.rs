@@ -1,5 +1,6 @@
 //! k-token memorization: probes in, verdicts out.
 
+mod batch;
 mod group;
 
 use crate::config::GptNeoxConfig;
@@ -8,7 +9,7 @@ use crate::model::GptNeox;
 use crate::next_token::device_failed;
 use group::judge_group;
 use rayon::ThreadPoolBuilder;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -77,6 +78,9 @@ pub trait Judge {
 
     /// How many probes of `len` tokens it is best asked about at once.
     fn n_at_once(&self, len: usize) -> usize;
+
+    /// How many of these are decided about together: falls when the device runs out of memory.
+    fn batch_size(&self, len: usize) -> usize;
 }
 
 /// Why tokens are no probes.
@@ -116,6 +120,12 @@ pub enum JudgeError {
     /// The model's numbers overflowed.
     #[error("the model's hidden states are not finite")]
     NotFinite,
+    /// The device's memory does not hold a single probe beside the model.
+    #[error("the device is out of memory with one probe: {message}")]
+    OutOfMemory {
+        /// What it says.
+        message: String,
+    },
     /// The device failed.
     #[error("the device failed: {message}")]
     Device {
@@ -127,13 +137,11 @@ pub enum JudgeError {
 /// Prompts that a CPU reads together: their activations stay in its caches.
 const CPU_PROMPTS: usize = 16;
 /// Most probes that one CPU thread decides about together, once their prompts are read.
-const CPU_GROUP: usize = 128;
+const CPU_GROUP: usize = 256;
 /// Groups for each CPU thread that are asked about at once, so that no thread waits long for the last one.
-const CPU_ROUNDS: usize = 4;
+const CPU_ROUNDS: usize = 2;
 /// Memory that the keys and values of such a group may take, in bytes.
-const CPU_CACHE: usize = 512 << 20;
-/// Probes that a GPU reads and decides about together.
-const GPU_GROUP: usize = 512;
+const CPU_CACHE: usize = 1 << 30;
 
 impl<'a> Probes<'a> {
     /// Takes `tokens` as probes of `k + l` tokens each, one after another.
@@ -197,42 +205,51 @@ impl Judge for GptNeox {
         self.check_tokens(probes.rows(), len)?;
         let rows: Vec<&[u32]> = probes.rows().collect();
         let k = probes.k;
-        let n = self.group_size(len);
-        let verdicts: Result<Vec<Vec<Verdict>>, JudgeError> = match self.device() {
+        let mut n = self.batch_size(len);
+        let verdicts = match self.device() {
             DeviceChoice::Cpu => {
                 let groups: Vec<&[&[u32]]> = rows.chunks(n).collect();
                 let judged = side_by_side(&groups, |group| {
                     judge_group(self, group, k, measures, CPU_PROMPTS)
                 });
-                judged?.into_iter().collect()
+                let judged: Result<Vec<Vec<Verdict>>, JudgeError> = judged?.into_iter().collect();
+                judged?.concat()
             }
-            DeviceChoice::Cuda(_) => rows
-                .chunks(n)
-                .map(|group| judge_group(self, group, k, measures, n))
-                .collect(),
+            DeviceChoice::Gpu(..) => {
+                let judged = batch::halving(&rows, &mut n, |batch| {
+                    without_panic(|| judge_group(self, batch, k, measures, batch.len()))
+                });
+                if n < self.batch_size(len) {
+                    self.set_batch_size(n);
+                }
+                judged?
+            }
         };
-        Ok(verdicts?.concat())
+        Ok(verdicts)
     }
 
     fn n_at_once(&self, len: usize) -> usize {
-        let n_groups = match self.device() {
+        let n_batches = match self.device() {
             DeviceChoice::Cpu => CPU_ROUNDS * rayon::current_num_threads(),
-            DeviceChoice::Cuda(_) => 1,
+            DeviceChoice::Gpu(..) => 1,
         };
-        n_groups * self.group_size(len)
+        n_batches * self.batch_size(len)
+    }
+
+    /// Where none was set, by the model's shape and the device's memory alone, so that a verdict does not depend on the
+    /// number of threads.
+    fn batch_size(&self, len: usize) -> usize {
+        match (self.given_batch_size(), self.memory()) {
+            (Some(given), _) => given,
+            (None, None) => (CPU_CACHE / cache_size(self.config(), len)).clamp(16, CPU_GROUP),
+            (None, Some(memory)) => {
+                batch::from_memory(self.config(), memory, self.number_size(), len)
+            }
+        }
     }
 }
 
 impl GptNeox {
-    /// Probes that are decided about together: by the model's shape alone, so that a verdict does not depend on the
-    /// number of threads.
-    fn group_size(&self, len: usize) -> usize {
-        match self.device() {
-            DeviceChoice::Cpu => (CPU_CACHE / cache_size(self.config(), len)).clamp(16, CPU_GROUP),
-            DeviceChoice::Cuda(_) => GPU_GROUP,
-        }
-    }
-
     /// Refuses sequences that the model cannot read.
     pub(crate) fn check_tokens<'a>(
         &self,
@@ -293,6 +310,15 @@ fn side_by_side<T: Sync, R: Send>(
     Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
+/// burn has no way to return some errors of a GPU and panics with them, out of memory among these.
+fn without_panic<R>(work: impl FnOnce() -> Result<R, JudgeError>) -> Result<R, JudgeError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(device_failed(text.unwrap_or("it panicked")))
+    })
+}
+
 /// Bytes of the keys and values of a sequence, in f32.
 fn cache_size(config: &GptNeoxConfig, len: usize) -> usize {
     2 * size_of::<f32>() * config.num_hidden_layers * config.hidden_size * len.max(1)
@@ -307,6 +333,9 @@ impl JudgeError {
             }
             Self::TooLong { .. } => "lower `probe.k` or `probe.l` in the run file",
             Self::NotFinite => "the numbers overflow in this precision: name `f32`",
+            Self::OutOfMemory { .. } => {
+                "name a device with more memory, or `f16` or `bf16` as precision"
+            }
             Self::Device { .. } => return None,
         };
         Some(hint.to_owned())

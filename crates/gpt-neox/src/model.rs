@@ -2,9 +2,10 @@
 //!
 //! Shapes: `b` sequences, `t` tokens, `e` hidden size, `h` heads, `d` head size, `v` vocabulary.
 
-use crate::cache::{Cache, KeysAndValues};
+use crate::attention::{Angles, Host};
+use crate::cache::{Cache, KeysAndValues, Tensors};
 use crate::config::GptNeoxConfig;
-use crate::device::{DeviceChoice, Precision};
+use crate::device::{DeviceChoice, Memory, Precision};
 use crate::gelu::gelu;
 use crate::weights::{Checkpoint, LoadError, in_layer};
 use burn::tensor::module::{attention, layer_norm, linear};
@@ -18,6 +19,10 @@ pub struct GptNeox {
     config: GptNeoxConfig,
     choice: DeviceChoice,
     device: Device,
+    /// Of a GPU.
+    memory: Option<Memory>,
+    /// Probes that are decided about together, where it was set.
+    batch_size: Option<usize>,
     /// Of all but the output projection.
     dtype: DType,
     /// `[v, e]`
@@ -26,7 +31,8 @@ pub struct GptNeox {
     final_layer_norm: LayerNorm,
     /// `[e, v]`, always in f32
     embed_out: Tensor<2>,
-    rotary: Rotary,
+    /// Rotary position embedding (Su et al. 2021) on the first dimensions of each head.
+    angles: Angles,
 }
 
 #[derive(Debug)]
@@ -55,16 +61,6 @@ struct Linear {
     bias: Option<Tensor<1>>,
 }
 
-/// Rotary position embedding (Su et al. 2021) on the first dimensions of each head.
-#[derive(Debug)]
-struct Rotary {
-    n_dims: usize,
-    /// `[max positions, n_dims]`
-    cos: Tensor<2>,
-    /// `[max positions, n_dims]`, the first half negated
-    sin: Tensor<2>,
-}
-
 impl GptNeox {
     /// Looks whether a checkpoint can be loaded, without reading its weights: files, configuration, names,
     /// shapes and storage of all tensors.
@@ -88,9 +84,10 @@ impl GptNeox {
         precision: Precision,
     ) -> Result<Self, LoadError> {
         let checkpoint = Checkpoint::open(folder)?;
+        let (opened, memory) = device.open(precision)?;
         let loader = Loader {
             checkpoint: &checkpoint,
-            device: device.open(precision)?,
+            device: opened,
             dtype: precision.dtype(),
         };
         let config = checkpoint.config().clone();
@@ -110,9 +107,11 @@ impl GptNeox {
                 transposed(&checkpoint.read(embed_out)?, vocabulary),
                 [vocabulary[1], vocabulary[0]],
             ),
-            rotary: loader.rotary(),
+            angles: loader.angles(),
             device: loader.device,
             dtype: loader.dtype,
+            memory,
+            batch_size: None,
             choice: device,
             config,
         })
@@ -128,6 +127,33 @@ impl GptNeox {
         self.choice
     }
 
+    /// Has this many probes decided about together; without it, as many as the device's memory is good for.
+    pub fn set_batch_size(&mut self, n: usize) {
+        self.batch_size = Some(n.max(1));
+    }
+
+    pub(crate) fn given_batch_size(&self) -> Option<usize> {
+        self.batch_size
+    }
+
+    pub(crate) fn memory(&self) -> Option<Memory> {
+        self.memory
+    }
+
+    /// Bytes of a number of all but the output projection.
+    pub(crate) fn number_size(&self) -> usize {
+        self.dtype.size()
+    }
+
+    /// A cache for sequences of at most `n_room` tokens, which have read none yet.
+    pub(crate) fn cache(&self, n_sequences: usize, n_room: usize) -> Cache {
+        if self.choice == DeviceChoice::Cpu && self.dtype == DType::F32 {
+            Cache::Host(Host::new(&self.config, n_sequences, n_room))
+        } else {
+            Cache::Tensors(Tensors::new(self.config.num_hidden_layers))
+        }
+    }
+
     /// Reads further tokens, `[b, t]` row by row; the hidden states of the last `n_last` of them,
     /// `[b, n_last, e]`.
     pub(crate) fn read(
@@ -141,7 +167,7 @@ impl GptNeox {
         let first = cache.n_tokens();
         let embedded = self.embed_in.clone().select(0, self.ids(tokens)); // [b · t, e]
         let mut x = embedded.reshape([n_sequences, n_tokens, self.config.hidden_size]);
-        let rotation = self.rotary.rotation(first, n_tokens);
+        let rotation = self.rotation(first, n_tokens);
         for (number, layer) in self.layers.iter().enumerate() {
             // Later tokens need the keys and values of all; after the last layer nobody needs the rest.
             let n_queries = if number + 1 == self.layers.len() {
@@ -149,8 +175,16 @@ impl GptNeox {
             } else {
                 n_tokens
             };
-            let normed = layer.input_layernorm.forward(x.clone());
-            let attended = layer.attention(normed, number, n_queries, self, &rotation, cache);
+            let fused = layer
+                .query_key_value
+                .forward(layer.input_layernorm.forward(x.clone())); // [b, t, 3 · e]
+            let attended = match cache {
+                Cache::Host(host) => host.attend(number, fused, n_queries, &self.angles),
+                Cache::Tensors(tensors) => {
+                    self.attend(number, &fused, n_queries, &rotation, tensors)
+                }
+            };
+            let attended = layer.dense.forward(attended);
             x = last(x, n_queries);
             x = if self.config.use_parallel_residual {
                 let fed = layer.feed_forward(x.clone(), self.choice);
@@ -170,16 +204,7 @@ impl GptNeox {
         linear(normed, self.embed_out.clone(), None)
     }
 
-    /// Places in a batch as a tensor.
-    pub(crate) fn places(&self, places: &[usize]) -> Tensor<1, Int> {
-        // Far below 2³².
-        let places = places
-            .iter()
-            .map(|&place| u32::try_from(place).unwrap_or(u32::MAX));
-        self.ids(&places.collect::<Vec<_>>())
-    }
-
-    /// Token ids or places as a tensor; both are far below 2³¹.
+    /// Token ids as a tensor; they are far below 2³¹.
     pub(crate) fn ids(&self, ids: &[u32]) -> Tensor<1, Int> {
         let ids: Vec<i32> = ids
             .iter()
@@ -188,23 +213,20 @@ impl GptNeox {
         let n = ids.len();
         Tensor::from_data(TensorData::new(ids, [n]), &self.device)
     }
-}
 
-impl Layer {
-    /// Attention of the last `n_queries` tokens to all: `[b, t, e]` → `[b, n_queries, e]`
+    /// Attention of the last `n_queries` tokens to all: `[b, t, 3 · e]` → `[b, n_queries, e]`
     #[expect(clippy::many_single_char_names, reason = "the letters of the shapes")]
-    fn attention(
+    fn attend(
         &self,
-        x: Tensor<3>,
-        number: usize,
+        layer: usize,
+        fused: &Tensor<3>,
         n_queries: usize,
-        model: &GptNeox,
         rotation: &Rotation,
-        cache: &mut Cache,
+        cache: &mut Tensors,
     ) -> Tensor<3> {
-        let [b, t, e] = x.dims();
-        let (h, d) = (model.config.num_attention_heads, model.config.head_size());
-        let fused = self.query_key_value.forward(x); // [b, t, 3 · e]
+        let [b, t, _] = fused.dims();
+        let (h, d) = (self.config.num_attention_heads, self.config.head_size());
+        let e = h * d;
         let part = |part: usize, first: usize| {
             let part = fused
                 .clone()
@@ -216,7 +238,7 @@ impl Layer {
             keys: rotation.apply(part(1, 0)),
             values: part(2, 0),
         };
-        let all = cache.extend(number, new);
+        let all = cache.extend(layer, new);
         // The causal mask is aligned to the last key: the queries are the last tokens.
         let options = AttentionModuleOptions {
             scale: None,
@@ -225,18 +247,38 @@ impl Layer {
         };
         // Scores of GPT-NeoX overflow f16: they and their softmax are taken in f32.
         let wide = |x: Tensor<4>| {
-            if model.dtype == DType::F16 {
+            if self.dtype == DType::F16 {
                 x.cast(DType::F32)
             } else {
                 x
             }
         };
         let (keys, values) = (wide(all.keys), wide(all.values));
-        let attended = attention(wide(query), keys, values, None, None, options).cast(model.dtype);
-        self.dense
-            .forward(attended.swap_dims(1, 2).reshape([b, n_queries, e]))
+        let attended = attention(wide(query), keys, values, None, None, options).cast(self.dtype);
+        attended.swap_dims(1, 2).reshape([b, n_queries, e])
     }
 
+    /// The rotation of `n` positions from `first` on.
+    fn rotation(&self, first: usize, n: usize) -> Rotation {
+        let half = self.angles.n_dims / 2;
+        let twice = |table: &[f32], sign: f32| {
+            let rows = table[first * half..(first + n) * half].chunks_exact(half.max(1));
+            let rows = rows.flat_map(|row| {
+                let signed = row.iter().map(move |x| sign * x);
+                signed.chain(row.iter().copied())
+            });
+            let data = TensorData::new(rows.collect::<Vec<f32>>(), [1, 1, n, 2 * half]);
+            Tensor::from_data(data, (&self.device, self.dtype))
+        };
+        Rotation {
+            n_dims: 2 * half,
+            cos: twice(&self.angles.cos, 1.0),
+            sin: twice(&self.angles.sin, -1.0),
+        }
+    }
+}
+
+impl Layer {
     /// `[b, t, e]` → `[b, t, e]`
     fn feed_forward(&self, x: Tensor<3>, device: DeviceChoice) -> Tensor<3> {
         let normed = self.post_attention_layernorm.forward(x);
@@ -267,25 +309,8 @@ struct Rotation {
     n_dims: usize,
     /// `[1, 1, t, n_dims]`
     cos: Tensor<4>,
-    /// `[1, 1, t, n_dims]`
+    /// `[1, 1, t, n_dims]`, the first half negated
     sin: Tensor<4>,
-}
-
-impl Rotary {
-    /// For `n` positions from `first` on.
-    fn rotation(&self, first: usize, n: usize) -> Rotation {
-        let at = |table: &Tensor<2>| {
-            table
-                .clone()
-                .slice([first..first + n, 0..self.n_dims])
-                .reshape([1, 1, n, self.n_dims])
-        };
-        Rotation {
-            n_dims: self.n_dims,
-            cos: at(&self.cos),
-            sin: at(&self.sin),
-        }
-    }
 }
 
 impl Rotation {
@@ -431,7 +456,7 @@ impl Loader<'_> {
     }
 
     /// Angles are computed as the reference does: frequencies and products in f32.
-    fn rotary(&self) -> Rotary {
+    fn angles(&self) -> Angles {
         let config = self.checkpoint.config();
         let n_rotary = config.n_rotary();
         let half = n_rotary / 2;
@@ -446,21 +471,19 @@ impl Loader<'_> {
                 1.0 / (config.rotary_emb_base as f32).powf(exponent)
             })
             .collect();
-        let mut cos = Vec::with_capacity(config.max_position_embeddings * n_rotary);
-        let mut sin = Vec::with_capacity(config.max_position_embeddings * n_rotary);
-        for position in 0..config.max_position_embeddings {
-            for i in 0..n_rotary {
-                #[expect(clippy::cast_precision_loss, reason = "positions are at most 2²⁴")]
-                let angle = position as f32 * frequencies[i % half];
-                cos.push(angle.cos());
-                sin.push(if i < half { -angle.sin() } else { angle.sin() });
-            }
-        }
-        let shape = [config.max_position_embeddings, n_rotary];
-        Rotary {
+        let positions = 0..config.max_position_embeddings;
+        let angles = positions.flat_map(|position| {
+            #[expect(clippy::cast_precision_loss, reason = "positions are at most 2²⁴")]
+            let position = position as f32;
+            frequencies
+                .iter()
+                .map(move |frequency| position * frequency)
+        });
+        let (cos, sin) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
+        Angles {
             n_dims: n_rotary,
-            cos: self.tensor(cos, shape),
-            sin: self.tensor(sin, shape),
+            cos,
+            sin,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! exist at once for each thread.
 
 use crate::device::DeviceChoice;
+use crate::exponential::exponential;
 use crate::likelihood::TokenLikelihood;
 use crate::memorization::JudgeError;
 use crate::model::GptNeox;
@@ -11,7 +12,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
 
 /// Positions whose logits are computed together.
-const ROWS: usize = 256;
+pub(crate) const ROWS: usize = 256;
 /// Pythia's end of text, which `min_length` forbids in transformers' `generate`.
 const END_OF_TEXT: usize = 0;
 
@@ -58,7 +59,7 @@ pub(crate) fn next_tokens(
         let logits: Tensor<2> = model.logits(rows).squeeze_dim(0); // [rows, v]
         let read = match model.device() {
             DeviceChoice::Cpu => on_host(logits, truth, wanted),
-            DeviceChoice::Cuda(_) => on_device(model, logits, truth, wanted),
+            DeviceChoice::Gpu(..) => on_device(model, logits, truth, wanted),
         };
         all.extend(read?);
     }
@@ -164,33 +165,6 @@ fn exponential_sums(row: &[f32], best: f32) -> (f64, f64) {
     sums
 }
 
-/// eˣ for x ≤ 0, within 2·10⁻⁷ of it relative, 0 below −87: 2ⁿ · eʳ with |r| ≤ ln 2 / 2, eʳ by the polynomial of
-/// Cephes' `expf.c` (Moshier).
-#[inline]
-#[expect(clippy::excessive_precision, reason = "the coefficients as published")]
-#[expect(clippy::many_single_char_names, reason = "the letters of the formula")]
-fn exponential(x: f32) -> f32 {
-    // Adding 1.5 · 2²³ rounds to a whole number, which then stands in the low bits.
-    const ROUNDER: f32 = 12_582_912.0;
-    let clamped = if x < -87.0 { -87.0 } else { x };
-    let rounded = clamped * std::f32::consts::LOG2_E + ROUNDER;
-    let n = rounded - ROUNDER;
-    let r = clamped - n * 0.693_359_375 + n * 2.121_944_4e-4;
-    let mut p = 1.987_569_15e-4;
-    for coefficient in [
-        1.398_199_950_7e-3,
-        8.333_451_907_3e-3,
-        4.166_579_589_4e-2,
-        1.666_666_545_9e-1,
-        5.000_000_120_1e-1,
-    ] {
-        p = p * r + coefficient;
-    }
-    let e = p * r * r + r + 1.0;
-    let scaled = f32::from_bits(e.to_bits().wrapping_add(rounded.to_bits() << 23));
-    if x < -87.0 { 0.0 } else { scaled }
-}
-
 /// The same where logits had better stay on the device.
 fn on_device(
     model: &GptNeox,
@@ -253,9 +227,20 @@ fn floats(column: Tensor<2>) -> Result<Vec<f32>, JudgeError> {
     column.try_into_vec_as().map_err(device_failed)
 }
 
+/// What a device says when it fails; burn says only in words that memory ran out.
 pub(crate) fn device_failed(error: impl std::fmt::Display) -> JudgeError {
-    JudgeError::Device {
-        message: error.to_string(),
+    const OUT_OF_MEMORY: [&str; 4] = [
+        "out of device memory",
+        "can't allocate",
+        "out of memory",
+        "page size the memory tracks",
+    ];
+    let message = error.to_string();
+    let lower = message.to_lowercase();
+    if OUT_OF_MEMORY.iter().any(|words| lower.contains(words)) {
+        JudgeError::OutOfMemory { message }
+    } else {
+        JudgeError::Device { message }
     }
 }
 
@@ -264,22 +249,6 @@ mod tests {
     use super::*;
     use crate::device::Precision;
     use std::path::Path;
-
-    #[test]
-    fn the_exponential_is_that_of_the_c_library() {
-        for i in 0..=43_500_u16 {
-            let x = -f32::from(i) / 500.0;
-            let found = f64::from(exponential(x));
-            let expected = f64::from(x).exp();
-            assert!(
-                (found - expected).abs() <= 2e-7 * expected + 1e-38,
-                "exp({x}) is {found}, not {expected}"
-            );
-        }
-        assert_eq!(exponential(0.0).to_bits(), 1.0_f32.to_bits());
-        assert_eq!(exponential(-1e30).to_bits(), 0);
-        assert_eq!(exponential(f32::NEG_INFINITY).to_bits(), 0);
-    }
 
     #[test]
     fn a_row_is_read() {

@@ -7,8 +7,10 @@
 )]
 
 mod arrays;
+mod devices;
 
 use arrays::Arrays;
+use devices::devices;
 use gpt_neox::{
     DeviceChoice, GptNeox, Judge, Measures, Precision, Probes, TokenLikelihood, Verdict,
 };
@@ -42,7 +44,13 @@ fn transformers_5_dialect_at_step_2400() {
 }
 
 fn check(corpus: &str, step: u32) {
-    let model = load(corpus, step);
+    for &device in devices() {
+        check_on(device, corpus, step);
+    }
+}
+
+fn check_on(device: DeviceChoice, corpus: &str, step: u32) {
+    let model = load(device, corpus, step);
     let reference = numbers(corpus, step);
     let array = |name: &str| reference.floats(name);
     let tokens = reference.wholes("tokens");
@@ -90,7 +98,7 @@ fn check(corpus: &str, step: u32) {
         }
     }
     println!(
-        "{corpus} step {step}: largest difference of a logit {largest:.1e}; {n_excused} of {} ranks differ, each at a near tie",
+        "{corpus} step {step} on {device}: largest difference of a logit {largest:.1e}; {n_excused} of {} ranks differ, each at a near tie",
         ranks.len()
     );
 }
@@ -124,33 +132,48 @@ fn judged(model: &mut GptNeox, tokens: &[u32], measures: Measures) -> Vec<Verdic
 
 #[test]
 fn a_verdict_does_not_depend_on_its_company() {
-    let mut model = load("standard", 2400);
-    let tokens = numbers("standard", 2400).wholes("tokens");
-    let all = judged(&mut model, &tokens, ALL);
-    assert!(
-        all.iter().any(|verdict| verdict.memorized(32))
-            && all.iter().any(|verdict| verdict.n_prefix_matched == 0)
-    );
-    let alone = tokens
-        .chunks_exact(LEN)
-        .flat_map(|probe| judged(&mut model, probe, ALL));
-    let alone = largest_move(&all, &alone.collect::<Vec<_>>());
-    let reversed: Vec<u32> = tokens.chunks_exact(LEN).rev().flatten().copied().collect();
-    let mut reversed = judged(&mut model, &reversed, ALL);
-    reversed.reverse();
-    let reversed = largest_move(&all, &reversed);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    let one_thread = pool.unwrap().install(|| judged(&mut model, &tokens, ALL));
-    let one_thread = largest_move(&all, &one_thread);
-    println!(
-        "margins move by {alone:.1e} when each probe is alone, {reversed:.1e} in reverse order, {one_thread:.1e} on one thread"
-    );
-    assert!(one_thread <= 0.0, "the number of threads decides nothing");
+    for &device in devices() {
+        let mut model = load(device, "standard", 2400);
+        let tokens = numbers("standard", 2400).wholes("tokens");
+        let all = judged(&mut model, &tokens, ALL);
+        assert!(
+            all.iter().any(|verdict| verdict.memorized(32))
+                && all.iter().any(|verdict| verdict.n_prefix_matched == 0)
+        );
+        assert_eq!(
+            judged(&mut model, &tokens, ALL),
+            all,
+            "{device} repeats itself, bit for bit"
+        );
+        let alone = tokens
+            .chunks_exact(LEN)
+            .flat_map(|probe| judged(&mut model, probe, ALL));
+        let alone = largest_move(&all, &alone.collect::<Vec<_>>());
+        let reversed: Vec<u32> = tokens.chunks_exact(LEN).rev().flatten().copied().collect();
+        let mut reversed = judged(&mut model, &reversed, ALL);
+        reversed.reverse();
+        let reversed = largest_move(&all, &reversed);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let one_thread = pool.unwrap().install(|| judged(&mut model, &tokens, ALL));
+        let one_thread = largest_move(&all, &one_thread);
+        model.set_batch_size(3);
+        let by_threes = largest_move(&all, &judged(&mut model, &tokens, ALL));
+        println!(
+            "{device}: margins move by {alone:.1e} when each probe is alone, {by_threes:.1e} by threes, {reversed:.1e} in reverse order, {one_thread:.1e} on one thread"
+        );
+        assert!(one_thread <= 0.0, "the number of threads decides nothing");
+    }
 }
 
 #[test]
 fn the_measures_agree_where_they_overlap() {
-    let mut model = load("standard", 2400);
+    for &device in devices() {
+        check_measures(device);
+    }
+}
+
+fn check_measures(device: DeviceChoice) {
+    let mut model = load(device, "standard", 2400);
     let tokens = numbers("standard", 2400).wholes("tokens");
     let exact = judged(&mut model, &tokens, Measures::default());
     let score = Measures {
@@ -160,7 +183,7 @@ fn the_measures_agree_where_they_overlap() {
     let score = judged(&mut model, &tokens, score);
     let all = judged(&mut model, &tokens, ALL);
     let moved = largest_move(&exact, &score).max(largest_move(&exact, &all));
-    println!("margins move by {moved:.1e} when the likelihood is asked for, too");
+    println!("{device}: margins move by {moved:.1e} when the likelihood is asked for, too");
 
     // Decoding without the truth as draft says the same; and so does one pass without a cache.
     let likelihoods = model.sequence_likelihoods(&tokens, LEN).unwrap();
@@ -221,9 +244,9 @@ fn compare(what: &str, ours: impl Iterator<Item = f64>, reference: &[f64]) -> f6
     largest
 }
 
-fn load(corpus: &str, step: u32) -> GptNeox {
+fn load(device: DeviceChoice, corpus: &str, step: u32) -> GptNeox {
     let folder = mini().join(corpus).join(format!("model/step{step}"));
-    GptNeox::load(&folder, DeviceChoice::Cpu, Precision::F32).unwrap()
+    GptNeox::load(&folder, device, Precision::F32).unwrap()
 }
 
 fn numbers(corpus: &str, step: u32) -> Arrays {

@@ -7,11 +7,15 @@
 )]
 
 mod arrays;
+mod devices;
 
 use arrays::Arrays;
-use gpt_neox::{DeviceChoice, GptNeox, Judge, Measures, Precision, Probes};
+use devices::devices;
+use gpt_neox::{DeviceChoice, GptNeox, Judge, Measures, Precision, Probes, Verdict};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const K: usize = 8;
 const L: usize = 12;
@@ -54,10 +58,14 @@ fn tied_embeddings_without_biases_of_attention() {
 }
 
 fn check(name: &str) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/reference")
-        .join(name);
-    let mut model = GptNeox::load(&folder, DeviceChoice::Cpu, Precision::F32).unwrap();
+    for &device in devices() {
+        check_on(device, name);
+    }
+}
+
+fn check_on(device: DeviceChoice, name: &str) {
+    let folder = folder(name);
+    let mut model = GptNeox::load(&folder, device, Precision::F32).unwrap();
     let reference = Arrays::read(&folder.join("reference.safetensors"));
     let tokens = reference.wholes("tokens");
 
@@ -116,13 +124,19 @@ fn check(name: &str) {
         }
     }
     println!(
-        "{name}: largest difference of a logit {largest:.1e}; {n_excused} verdicts differ, each at a near tie"
+        "{name} on {device}: largest difference of a logit {largest:.1e}; {n_excused} verdicts differ, each at a near tie"
     );
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/reference")
+        .join(name)
 }
 
 #[test]
 fn a_bin_cut_short_is_refused() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/rotary_of_80_bin_f16");
+    let source = folder("rotary_of_80_bin_f16");
     let folder = tempfile::tempdir().unwrap();
     let copy = |name: &str| fs::copy(source.join(name), folder.path().join(name)).unwrap();
     copy("config.json");
@@ -144,31 +158,115 @@ fn a_bin_cut_short_is_refused() {
     }
 }
 
+/// What a model answers in some precision: logits, and verdicts on the same tokens.
+fn answers(
+    folder: &Path,
+    tokens: &[u32],
+    device: DeviceChoice,
+    precision: Precision,
+) -> (Vec<f32>, Vec<Verdict>) {
+    let mut model = GptNeox::load(folder, device, precision).unwrap();
+    let logits = model.sequence_logits(tokens, K + L).unwrap();
+    let probes = Probes::new(tokens, K, L).unwrap();
+    (logits, model.judge(&probes, Measures::default()).unwrap())
+}
+
+/// Holds the halves that a device has against its f32.
+fn check_halves(folder: &Path, tokens: &[u32]) {
+    for &device in devices() {
+        let (expected, verdicts) = answers(folder, tokens, device, Precision::F32);
+        // Resolution of f16 and bf16 at logits of 10, times the root of the number of operations.
+        for (precision, tolerance) in [(Precision::F16, 0.1), (Precision::Bf16, 1.0)] {
+            if let Err(error) = device.check(precision) {
+                println!("{error}: not run");
+                continue;
+            }
+            let (logits, halves) = answers(folder, tokens, device, precision);
+            let differences = logits.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+            let largest = differences.fold(0.0, f32::max);
+            println!("{precision} on {device}: logits move by {largest:.1e}");
+            assert!(
+                0.0 < largest && largest < tolerance,
+                "{precision} on {device}: {largest}"
+            );
+            for (half, verdict) in halves.iter().zip(&verdicts) {
+                assert!(
+                    half.n_prefix_matched == verdict.n_prefix_matched
+                        || verdict.closest < tolerance
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn halves_compute_in_halves() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/rotary_all_sharded");
+    let folder = folder("rotary_all_sharded");
     let tokens = Arrays::read(&folder.join("reference.safetensors")).wholes("tokens");
-    let probes = Probes::new(&tokens, K, L).unwrap();
-    let judged = |precision| {
-        let mut model = GptNeox::load(&folder, DeviceChoice::Cpu, precision).unwrap();
-        let logits = model.sequence_logits(&tokens, K + L).unwrap();
-        (logits, model.judge(&probes, Measures::default()).unwrap())
-    };
-    let (expected, verdicts) = judged(Precision::F32);
-    // Resolution of f16 and bf16 at logits of 10, times the root of the number of operations.
-    for (precision, tolerance) in [(Precision::F16, 0.1), (Precision::Bf16, 1.0)] {
-        let (logits, halves) = judged(precision);
-        let differences = logits.iter().zip(&expected).map(|(a, b)| (a - b).abs());
-        let largest = differences.fold(0.0, f32::max);
-        println!("{precision}: logits move by {largest:.1e}");
-        assert!(
-            0.0 < largest && largest < tolerance,
-            "{precision}: {largest}"
-        );
-        for (half, verdict) in halves.iter().zip(&verdicts) {
-            assert!(
-                half.n_prefix_matched == verdict.n_prefix_matched || verdict.closest < tolerance
-            );
+    check_halves(&folder, &tokens);
+}
+
+#[test]
+fn scores_beyond_f16_do_not_overflow() {
+    /// Query and key of the last dimension of each head, which is not rotated: 512 · 512 / √8 is 92,682, f16 ends at
+    /// 65,504. As every score has this summand, their softmax is that of the rest.
+    const LARGE: f32 = 512.0;
+    const HEAD_SIZE: usize = 8;
+    let source = folder("parallel_published_f16");
+    let tokens = Arrays::read(&source.join("reference.safetensors")).wholes("tokens");
+    let bytes = fs::read(source.join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut n_planted = 0;
+    let tensors = file.tensors().into_iter().map(|(name, tensor)| {
+        let mut data = tensor.data().to_vec();
+        let is_bias = name.ends_with("query_key_value.bias");
+        if is_bias || name.ends_with("query_key_value.weight") {
+            assert_eq!(tensor.dtype(), Dtype::F16);
+            let planted = half::f16::from_f32(if is_bias { LARGE } else { 0.0 }).to_le_bytes();
+            let row_size = data.len() / tensor.shape()[0];
+            // Rows are ordered (head, {query, key, value}, dimension).
+            for (row, numbers) in data.chunks_exact_mut(row_size).enumerate() {
+                if row % HEAD_SIZE == HEAD_SIZE - 1 && row / HEAD_SIZE % 3 < 2 {
+                    numbers.as_chunks_mut::<2>().0.fill(planted);
+                    n_planted += 1;
+                }
+            }
         }
+        (name, tensor.dtype(), tensor.shape().to_vec(), data)
+    });
+    let tensors: Vec<_> = tensors.collect();
+    assert_eq!(n_planted, 2 * 2 * 4 * 2, "weights and biases of 2 layers");
+    let views = tensors.iter().map(|(name, dtype, shape, data)| {
+        let view = TensorView::new(*dtype, shape.clone(), data).unwrap();
+        (name, view)
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let copy = safetensors::serialize(views, None).unwrap();
+    fs::write(folder.path().join("model.safetensors"), copy).unwrap();
+    fs::copy(
+        source.join("config.json"),
+        folder.path().join("config.json"),
+    )
+    .unwrap();
+    check_halves(folder.path(), &tokens);
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_halved() {
+    let folder = folder("rotary_all_sharded");
+    let tokens = Arrays::read(&folder.join("reference.safetensors")).wholes("tokens");
+    let tokens = tokens.repeat(40_000 / (tokens.len() / (K + L)));
+    let probes = Probes::new(&tokens, K, L).unwrap();
+    for &device in devices() {
+        let mut model = GptNeox::load(&folder, device, Precision::F32).unwrap();
+        model.set_batch_size(1 << 20);
+        let begun = std::time::Instant::now();
+        let verdicts = model.judge(&probes, Measures::default()).unwrap();
+        println!(
+            "{device}: {} probes, {} together, {:?}",
+            verdicts.len(),
+            model.batch_size(K + L),
+            begun.elapsed()
+        );
     }
 }

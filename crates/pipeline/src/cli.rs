@@ -73,7 +73,7 @@ pub(crate) struct RunOptions {
     /// Output folder, instead of the run file's `out`.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Device, instead of the run file's `device`: `cpu` or `cuda:N`.
+    /// Device, instead of the run file's `device`: `cpu`, `cuda:N` or `vulkan:N`.
     #[arg(long)]
     pub(crate) device: Option<String>,
     /// Runs one stage only, on what the earlier ones have left.

@@ -42,6 +42,9 @@ pub(crate) struct Run {
     /// Nothing: as fits the number of probes.
     pub(crate) layout: Option<Layout>,
     pub(crate) probe: Probe,
+    /// Probes that are decided about together, where the run file says so; changes only speed and rounding, so that no
+    /// fingerprint holds it.
+    pub(crate) batch_size: Option<u32>,
     pub(crate) analysis: Analysis,
     pub(crate) corpora: Vec<Corpus>,
     pub(crate) models: Vec<Model>,
@@ -401,6 +404,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
         suppress_eos,
         near_tie,
         recheck,
+        batch_size,
         part_size,
     } = probe;
     let mut problems = Problems {
@@ -434,6 +438,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
         recheck,
         part_size: problems.within("probe.part-size", part_size, 1, 1 << 20),
     };
+    let batch_size = batch_size.map(|n| problems.within("probe.batch-size", n, 1, 1 << 20));
     if recheck && precision == Some(Precision::F32) {
         problems.add("probe.recheck", "the run is in `f32` already: leave it out");
     }
@@ -472,6 +477,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
             precision,
             layout,
             probe,
+            batch_size,
             analysis,
             corpora,
             models,

@@ -1,6 +1,7 @@
 //! Who decides about probes: a model, or a script that stands in for one.
 
 use crate::config::{CheckpointFolder, Probe, Run};
+use crate::progress;
 use anyhow::{Context, Result, ensure};
 use gpt_neox::{GptNeox, Judge, JudgeError, Likelihood, Measures, Precision, Probes, Verdict};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ pub(crate) struct Court {
     measures: Measures,
     near_tie: f32,
     pub(crate) recheck: Recheck,
+    /// How many probes were decided about together at last; None before the first.
+    pub(crate) batch_size: Option<usize>,
 }
 
 /// How many probes were judged again.
@@ -62,6 +65,7 @@ impl Court {
             measures: measures(&run.probe),
             near_tie: run.probe.near_tie,
             recheck: Recheck::default(),
+            batch_size: None,
         })
     }
 
@@ -80,7 +84,16 @@ impl Court {
             likelihood: self.measures.likelihood || likelihood,
             ..self.measures
         };
+        let len = probes.prompt_len() + probes.continuation_len();
+        let batch_size = self.judge.batch_size(len);
         let verdicts = self.judge.judge(probes, measures)?;
+        let fitting = self.judge.batch_size(len);
+        if fitting < batch_size {
+            progress::say(&format!(
+                "the device ran out of memory with {batch_size} probes together: now {fitting}"
+            ));
+        }
+        self.batch_size = Some(fitting);
         ensure!(
             verdicts.len() == probes.len(),
             "the judge gave {} verdicts on {} probes",
@@ -128,12 +141,17 @@ fn load(run: &Run, checkpoint: &CheckpointFolder, precision: Precision) -> Resul
     match run.probe.judge {
         JudgeChoice::Scripted => Ok(Box::new(Scripted {
             checkpoint: checkpoint.steps,
+            // Any number is answered at once; this one lets the progress bar move.
+            batch_size: run.batch_size.map_or(4096, |n| n as usize),
         })),
         JudgeChoice::GptNeox => {
-            let model =
+            let mut model =
                 GptNeox::load(&checkpoint.folder, run.device, precision).with_context(|| {
                     format!("loading the checkpoint `{}`", checkpoint.folder.display())
                 })?;
+            if let Some(n) = run.batch_size {
+                model.set_batch_size(n as usize);
+            }
             Ok(Box::new(model))
         }
     }
@@ -144,6 +162,7 @@ fn load(run: &Run, checkpoint: &CheckpointFolder, precision: Precision) -> Resul
 /// other one of 1.
 struct Scripted {
     checkpoint: u32,
+    batch_size: usize,
 }
 
 impl Judge for Scripted {
@@ -174,8 +193,11 @@ impl Judge for Scripted {
         Ok(verdicts.collect())
     }
 
-    fn n_at_once(&self, _len: usize) -> usize {
-        // Any number is answered at once; this one lets the progress bar move.
-        4096
+    fn n_at_once(&self, len: usize) -> usize {
+        self.batch_size(len)
+    }
+
+    fn batch_size(&self, _len: usize) -> usize {
+        self.batch_size
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Manifest<'a> {
     verdicts_resumed: u64,
     /// Probes that were judged again in f32, in this process.
     recheck: Recheck,
+    /// The fewest probes that the device decided about together, in this process.
+    batch_size: Option<usize>,
     /// Wall time of each stage that ran, in seconds.
     seconds: BTreeMap<&'static str, f64>,
 }
@@ -84,6 +86,7 @@ impl<'a> Manifest<'a> {
             rows: BTreeMap::new(),
             verdicts_resumed: 0,
             recheck: Recheck::default(),
+            batch_size: None,
             seconds: BTreeMap::new(),
         }
     }
@@ -101,6 +104,11 @@ impl<'a> Manifest<'a> {
     /// Notes how many probes were judged twice.
     pub(crate) fn recheck(&mut self, recheck: Recheck) {
         self.recheck = recheck;
+    }
+
+    /// Notes how many probes were decided about together.
+    pub(crate) fn batch_size(&mut self, batch_size: Option<usize>) {
+        self.batch_size = batch_size;
     }
 
     /// Notes the wall time of a stage.

@@ -33,22 +33,22 @@ pub(super) fn judge_group(
     let mut caches = Vec::new();
     for first in (0..probes.len()).step_by(n_prompts) {
         let batch: Vec<usize> = (first..probes.len().min(first + n_prompts)).collect();
-        let mut cache = Cache::new(model.config().num_hidden_layers);
+        let mut cache = model.cache(batch.len(), n_tokens);
         let survivors = group.advance(&batch, 0..n_first, &mut cache)?;
         if !survivors.is_empty() {
             alive.extend(survivors);
             caches.push(cache);
         }
     }
-    let mut cache = Cache::of_all(caches);
-    let (mut n_read, mut n_next) = (n_first, 1);
-    while !alive.is_empty() && n_read + 1 < n_tokens {
-        let end = (n_read + n_next).min(n_tokens - 1);
-        alive = group.advance(&alive, n_read..end, &mut cache)?;
-        n_read = end;
-        n_next *= 2;
+    if let Some(mut cache) = Cache::of_all(caches) {
+        let (mut n_read, mut n_next) = (n_first, 1);
+        while !alive.is_empty() && n_read + 1 < n_tokens {
+            let end = (n_read + n_next).min(n_tokens - 1);
+            alive = group.advance(&alive, n_read..end, &mut cache)?;
+            n_read = end;
+            n_next *= 2;
+        }
     }
-    drop(cache);
     if measures.score {
         group.decode()?;
     }
@@ -134,13 +134,13 @@ impl Group<'_> {
                     self.missed[at - self.k].push(Missed {
                         members: places.iter().map(|&place| members[place]).collect(),
                         predicted,
-                        cache: cache.copy(&self.model.places(&places), at),
+                        cache: cache.take(&places, at),
                     });
                 }
             }
         }
         if !survivors.is_empty() && survivors.len() < members.len() {
-            cache.keep(&self.model.places(&survivors));
+            cache.keep(&survivors);
         }
         Ok(survivors.into_iter().map(|place| members[place]).collect())
     }
@@ -152,21 +152,20 @@ impl Group<'_> {
             likelihood: false,
         };
         let (mut members, mut last) = (Vec::new(), Vec::new());
-        let mut cache = Cache::new(self.model.config().num_hidden_layers);
+        let mut cache: Option<Cache> = None;
         for missed in 0..self.missed.len().saturating_sub(1) {
-            let mut caches = vec![cache];
+            let mut caches = Vec::from_iter(cache);
             for joining in std::mem::take(&mut self.missed[missed]) {
                 members.extend(joining.members);
                 last.extend(joining.predicted);
                 caches.push(joining.cache);
             }
-            caches.retain(|cache| cache.n_tokens() > 0);
             cache = Cache::of_all(caches);
-            if members.is_empty() {
+            let Some(cache) = &mut cache else {
                 continue;
-            }
+            };
             let at = self.k + missed + 1;
-            let hidden = self.model.read(&last, members.len(), 1, &mut cache);
+            let hidden = self.model.read(&last, members.len(), 1, cache);
             let truth = self.tokens(&members, at..at + 1);
             let next = next_tokens(self.model, hidden, &truth, wanted)?;
             for ((&member, next), truth) in members.iter().zip(&next).zip(truth) {

@@ -84,6 +84,11 @@ fn run_stages(
         manifest.rows(VERDICTS.name, probed.n_verdicts);
         manifest.resumed(probed.n_resumed);
         manifest.recheck(probed.recheck);
+        manifest.batch_size(probed.batch_size);
+        if let Some(n) = probed.batch_size {
+            let n = HumanCount(n as u64);
+            progress::say(&format!("probe: {n} probes together on `{}`", run.device));
+        }
         let Recheck { n, n_changed } = probed.recheck;
         if run.probe.recheck {
             progress::say(&format!(

@@ -23,7 +23,7 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "device",
-        "`cpu` or `cuda:N`",
+        "`cpu`, `cuda:N` or `vulkan:N`",
         "where the models run; `--device` replaces it; never another one than asked for",
     ),
     key(
@@ -71,6 +71,11 @@ pub(crate) const KEYS: &[Key] = &[
         "probe.recheck",
         "`true` or `false`, optional",
         "`true`: probes with a near tie are judged again in `f32`, on the same device, and that verdict counts; for runs in `f16` or `bf16`; `false` without it",
+    ),
+    key(
+        "probe.batch-size",
+        "probes, optional",
+        "how many probes are decided about together; without it, what the memory of a GPU is good for, and 256 or fewer for each thread of a CPU. A GPU that runs out of memory is given half as many, and `run.json` says how many it came to. Other rounding may move a margin's last digits, so that a run may go on with another number",
     ),
     key(
         "probe.part-size",

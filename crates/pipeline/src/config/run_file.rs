@@ -45,6 +45,7 @@ pub(super) struct ProbeTable {
     pub(super) near_tie: Option<f32>,
     #[serde(default)]
     pub(super) recheck: bool,
+    pub(super) batch_size: Option<u32>,
     pub(super) part_size: u32,
 }
 

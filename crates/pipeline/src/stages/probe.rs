@@ -23,6 +23,8 @@ pub(crate) struct Probed {
     pub(crate) n_resumed: u64,
     /// Those that this run judged twice.
     pub(crate) recheck: Recheck,
+    /// The fewest probes that a device decided about together; None where all verdicts were there.
+    pub(crate) batch_size: Option<usize>,
 }
 
 /// The units of a set that are still to do.
@@ -48,6 +50,7 @@ pub(crate) fn probe(run: &Run, inputs: &Inputs) -> Result<Probed> {
     let mut progress = Progress::begin("probe", n_verdicts);
     progress.skip(n_resumed);
     let mut recheck = Recheck::default();
+    let mut batch_size: Option<usize> = None;
     let mut tasks: Vec<Task<'_>> = tasks
         .into_iter()
         .filter(|task| !task.units.is_empty())
@@ -77,12 +80,14 @@ pub(crate) fn probe(run: &Run, inputs: &Inputs) -> Result<Probed> {
         }
         recheck.n += court.recheck.n;
         recheck.n_changed += court.recheck.n_changed;
+        batch_size = batch_size.into_iter().chain(court.batch_size).min();
     }
     progress.end();
     Ok(Probed {
         n_verdicts,
         n_resumed,
         recheck,
+        batch_size,
     })
 }
 
