@@ -17,4 +17,5 @@ mod program;
 mod registry;
 mod resume;
 mod suite;
+mod sweep;
 mod tidy;

@@ -1,5 +1,7 @@
 //! The command line: types only; their doc comments are the manual.
 
+use crate::log::Verbosity;
+use crate::shard::Shard;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -15,6 +17,10 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
     #[command(flatten)]
     pub(crate) options: RunOptions,
+    /// How much is said on stderr and in the log: `off`, `error`, `warn`, `info`, `debug` or `trace`. Without it `RUST_LOG` says,
+    /// and without that warnings are shown and what is done is logged.
+    #[arg(long, value_name = "LEVEL", global = true)]
+    pub(crate) log: Option<Verbosity>,
 }
 
 /// What the program can do.
@@ -55,6 +61,18 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Shows how far a run is, whether it runs or was stopped.
+    Status {
+        /// Its output folder.
+        out: PathBuf,
+    },
+    /// Writes a script that does a run as Slurm jobs: the plan, an array of shards, the tables.
+    Slurm {
+        /// The run file.
+        file: PathBuf,
+        #[command(flatten)]
+        options: SlurmOptions,
+    },
     /// Shows what the model was trained on: positions, documents, tokens, text.
     Inspect(InspectOptions),
     /// Lists the published models of the Pythia suite, or shows all that is known of one.
@@ -80,7 +98,7 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "STAGE")]
     pub(crate) only: Option<Stage>,
     /// Discards what an earlier run has left in the output folder, instead of resuming it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "shard")]
     pub(crate) fresh: bool,
     /// Says what `check` and `plan` say, and neither runs nor writes anything.
     #[arg(long, conflicts_with_all = ["fresh", "only"])]
@@ -88,6 +106,16 @@ pub(crate) struct RunOptions {
     /// Hashes every input whole, not only blocks of the large ones, and notes that in `run.json`.
     #[arg(long)]
     pub(crate) full_hash: bool,
+    /// Probes the `i`-th of `n` shares of the parts, 0 ≤ i < n, and plans before where that is not done; the tables are for a
+    /// run without it. `slurm`, or no value: the task of a Slurm job array says which.
+    #[arg(long, value_name = "I/N", num_args = 0..=1, default_missing_value = "slurm")]
+    pub(crate) shard: Option<Shard>,
+    /// Goes on with other parts when one fails, and says in the end which failed.
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    /// Which of the processes this is that a run with several devices has started.
+    #[arg(long, hide = true, requires = "only")]
+    pub(crate) worker: Option<Shard>,
 }
 
 /// How a plan is made.
@@ -104,6 +132,20 @@ pub(crate) struct PlanOptions {
     pub(crate) probes_per_second: Option<f64>,
 }
 
+/// How a run becomes Slurm jobs.
+#[derive(Debug, Args)]
+pub(crate) struct SlurmOptions {
+    /// Tasks of the job array.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) shards: u32,
+    /// Output folder, instead of the run file's `out`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Where to write the script, instead of `slurm` in the output folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+}
+
 /// A stage of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Stage {
@@ -115,6 +157,18 @@ pub(crate) enum Stage {
     Join,
     /// Is a sequence met late more likely to be memorized? Writes the tables that say so.
     Analyse,
+}
+
+impl Stage {
+    /// What `--only` calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Probe => "probe",
+            Self::Join => "join",
+            Self::Analyse => "analyse",
+        }
+    }
 }
 
 /// Which models to list.

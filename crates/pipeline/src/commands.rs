@@ -8,6 +8,8 @@ mod inspect;
 mod plan;
 mod run;
 mod schema;
+mod slurm;
+mod status;
 mod suite;
 
 use crate::cli::{Cli, Command};
@@ -22,12 +24,14 @@ use std::path::PathBuf;
 /// Whatever kept it from being done.
 pub(crate) fn execute(cli: Cli) -> Result<()> {
     match cli.command {
-        None => run::run(&mini_run_file()?, &cli.options),
-        Some(Command::Run { file, options }) => run::run(&file, &options),
+        None => run::run(&mini_run_file()?, &cli.options, cli.log),
+        Some(Command::Run { file, options }) => run::run(&file, &options, cli.log),
         Some(Command::Plan { file, options }) => plan::plan(&file, &options),
         Some(Command::Check { file, full_hash }) => check::check(&file, full_hash),
         Some(Command::Audit { file }) => audit::run(&file),
         Some(Command::Analyse { path, out }) => analyse::analyse(&path, out.as_deref()),
+        Some(Command::Status { out }) => status::status(&out),
+        Some(Command::Slurm { file, options }) => slurm::slurm(&file, &options),
         Some(Command::Inspect(options)) => inspect::inspect(&options),
         Some(Command::Suite(options)) => suite::suite(&options),
         Some(Command::Schema { run_file }) => schema::schema(run_file),

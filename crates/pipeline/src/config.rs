@@ -5,6 +5,7 @@ mod checkpoints;
 mod corpus;
 mod keys;
 mod model;
+mod recorded;
 mod run_file;
 mod selection;
 
@@ -20,7 +21,7 @@ use crate::suite::Suite;
 use gpt_neox::{DeviceChoice, GptNeoxConfig, Precision};
 use run_file::{ProbeTable, RunFile};
 use serde::{Deserialize, Serialize, Serializer};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,8 +36,12 @@ pub(crate) struct Run {
     pub(crate) suite: String,
     /// Output folder.
     pub(crate) out: PathBuf,
+    /// The device of this process: the first of `devices`.
     #[serde(serialize_with = "as_text")]
     pub(crate) device: DeviceChoice,
+    /// One process runs on each; all of one kind.
+    #[serde(serialize_with = "as_texts")]
+    pub(crate) devices: Vec<DeviceChoice>,
     #[serde(serialize_with = "as_text")]
     pub(crate) precision: Precision,
     /// Nothing: as fits the number of probes.
@@ -48,6 +53,12 @@ pub(crate) struct Run {
     pub(crate) analysis: Analysis,
     pub(crate) corpora: Vec<Corpus>,
     pub(crate) models: Vec<Model>,
+    /// The run file, for `run.json`.
+    #[serde(skip)]
+    pub(crate) source: Source,
+    /// The SHA-256 of every input, where the run file is a `run.json`.
+    #[serde(skip)]
+    pub(crate) recorded: BTreeMap<PathBuf, String>,
     /// What the run names on the hub and the cache does not hold.
     #[serde(skip)]
     pub(crate) absent: Vec<Absent>,
@@ -62,6 +73,16 @@ pub(crate) struct Run {
 pub(crate) enum Layout {
     File,
     Dataset,
+}
+
+/// What a run can be started from again.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    /// The folder that its paths are relative to.
+    pub(crate) folder: PathBuf,
+    /// Its keys, with what the command line puts in their place.
+    pub(crate) keys: toml::Table,
 }
 
 /// How probes are cut and judged.
@@ -287,11 +308,32 @@ impl Run {
         };
         let text = fs::read_to_string(path)
             .map_err(|error| failed(vec![format!("it cannot be read: {error}")]))?;
-        let raw = run_file::parse(&text).map_err(failed)?;
         let file = std::path::absolute(path)
             .map_err(|error| failed(vec![format!("its folder has no absolute path: {error}")]))?;
-        let folder = file.parent().unwrap_or(Path::new("/"));
-        check(raw, folder, overrides).map_err(failed)
+        let (text, folder, recorded) = if path.extension().is_some_and(|ending| ending == "json") {
+            let recorded = recorded::read(&text).map_err(|error| failed(vec![error]))?;
+            (recorded.text, recorded.folder, recorded.inputs)
+        } else {
+            let folder = file.parent().unwrap_or(Path::new("/"));
+            (text, folder.to_owned(), BTreeMap::new())
+        };
+        let raw = run_file::parse(&text).map_err(failed)?;
+        let mut run = check(raw, &folder, overrides).map_err(failed)?;
+        let mut keys: toml::Table = text
+            .parse()
+            .map_err(|error| failed(vec![format!("it is no TOML\n{error}")]))?;
+        keys.insert("out".to_owned(), run.out.display().to_string().into());
+        if let Some(device) = &overrides.device {
+            keys.remove("devices");
+            keys.insert("device".to_owned(), device.clone().into());
+        }
+        run.source = Source {
+            path: file,
+            folder,
+            keys,
+        };
+        run.recorded = recorded;
+        Ok(run)
     }
 
     /// The corpus of that name.
@@ -387,6 +429,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
         suite,
         out,
         device,
+        devices,
         precision,
         layout,
         probe,
@@ -417,11 +460,16 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
     problems.name("suite", &suite, &mut BTreeSet::new());
 
     // A device given on the command line is judged by the same rules as one in the file.
-    let device = overrides.device.as_ref().unwrap_or(&device);
-    let device = device
-        .parse::<DeviceChoice>()
-        .map_err(|error| problems.add("device", error))
-        .ok();
+    let devices = match (&overrides.device, device, devices) {
+        (Some(device), _, _) => vec![device.clone()],
+        (None, Some(device), None) => vec![device],
+        (None, None, Some(devices)) if !devices.is_empty() => devices,
+        _ => {
+            problems.add("device", "give either `device` or a list of `devices`");
+            Vec::new()
+        }
+    };
+    let devices = check_devices(&devices, &mut problems);
     let precision = precision
         .parse::<Precision>()
         .map_err(|error| problems.add("precision", error))
@@ -464,7 +512,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
         corpus::check_contrast(corpus, &models, &mut problems);
     }
 
-    match (device, precision) {
+    match (devices.first().copied(), precision) {
         (Some(device), Some(precision)) if problems.all.is_empty() => Ok(Run {
             suite,
             out: absolute(
@@ -474,6 +522,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
                     .map_or_else(|| folder.join(out), Clone::clone),
             ),
             device,
+            devices,
             precision,
             layout,
             probe,
@@ -481,11 +530,39 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
             analysis,
             corpora,
             models,
+            source: Source {
+                path: PathBuf::new(),
+                folder: folder.to_owned(),
+                keys: toml::Table::new(),
+            },
+            recorded: BTreeMap::new(),
             absent: problems.absent,
             warnings: problems.warnings,
         }),
         _ => Err(problems.all),
     }
+}
+
+/// The devices of a run: equal parts must come of each, so that all are of one kind.
+fn check_devices(names: &[String], problems: &mut Problems) -> Vec<DeviceChoice> {
+    let mut devices = Vec::new();
+    for name in names {
+        match name.parse::<DeviceChoice>() {
+            Ok(device) => devices.push(device),
+            Err(error) => problems.add("device", error),
+        }
+    }
+    let kinds: BTreeSet<String> = devices.iter().copied().map(device_kind).collect();
+    if kinds.len() > 1 {
+        problems.add("devices", "they are of several kinds, and numbers differ between kinds in the last digits: run them one after another with `--device`");
+    }
+    devices
+}
+
+/// `cpu` or `cuda`: one card is as good as another.
+pub(crate) fn device_kind(device: DeviceChoice) -> String {
+    let name = device.to_string();
+    name.split(':').next().unwrap_or(&name).to_owned()
 }
 
 /// The path from the root, with `.` and `..` resolved by name alone, so that messages are short.
@@ -518,4 +595,8 @@ fn as_optional_text<S: Serializer>(
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+fn as_texts<S: Serializer>(values: &[impl fmt::Display], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(values.iter().map(ToString::to_string))
 }

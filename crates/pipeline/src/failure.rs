@@ -9,6 +9,8 @@ use std::process::ExitCode;
 const USAGE: u8 = 2;
 /// Anything else went wrong.
 const FAILED: u8 = 1;
+/// The user asked for an end: what a shell says of a program that SIGINT ended.
+pub(crate) const INTERRUPTED: i32 = 130;
 
 /// An error of ours whose cure is known.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,12 @@ pub(crate) fn usage(message: impl Display, hint: impl Display) -> anyhow::Error 
 /// An error about the world the program met.
 pub(crate) fn failed(message: impl Display, hint: impl Display) -> anyhow::Error {
     curable(message, hint, FAILED)
+}
+
+/// An end that the user asked for.
+pub(crate) fn interrupted(message: impl Display, hint: impl Display) -> anyhow::Error {
+    // 130 fits.
+    curable(message, hint, u8::try_from(INTERRUPTED).unwrap_or(FAILED))
 }
 
 fn curable(message: impl Display, hint: impl Display, exit_code: u8) -> anyhow::Error {

@@ -32,6 +32,32 @@ pub(crate) struct Inputs {
     pub(crate) list_files: BTreeMap<String, FileFingerprint>,
     /// By the corpus' name: the length of that list.
     pub(crate) list_lengths: BTreeMap<String, u64>,
+    /// By model and checkpoint: what is wrong with it, where the others are worked on all the same.
+    pub(crate) unusable: BTreeMap<(String, u32), String>,
+}
+
+/// What [`open`] is to find out, and to bear.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) depth: Depth,
+    /// Whether the devices are needed.
+    pub(crate) device: bool,
+    /// Whether files are hashed whole.
+    pub(crate) full_hash: bool,
+    /// Whether checkpoints that cannot be used are left out instead of refused.
+    pub(crate) keep_going: bool,
+}
+
+impl Look {
+    /// So far and with its devices, and bearing nothing.
+    pub(crate) fn at(depth: Depth, full_hash: bool) -> Self {
+        Self {
+            depth,
+            device: true,
+            full_hash,
+            keep_going: false,
+        }
+    }
 }
 
 /// How far [`open`] looks into the inputs.
@@ -93,23 +119,25 @@ pub(crate) fn weights_of(files: &[FileFingerprint]) -> Result<String> {
 /// # Errors
 ///
 /// The one problem there is, or [`InputProblems`] with all of them.
-pub(crate) fn open(run: &Run, depth: Depth, full_hash: bool) -> Result<Inputs> {
+pub(crate) fn open(run: &Run, look: Look) -> Result<Inputs> {
+    let Look {
+        depth,
+        device,
+        full_hash,
+        keep_going,
+    } = look;
     let mut problems: Vec<anyhow::Error> = Vec::new();
+    let mut unusable = BTreeMap::new();
     let asks_models = run.probe.judge == JudgeChoice::GptNeox && depth != Depth::Corpora;
-    if asks_models && let Err(error) = run.device.check(run.precision) {
-        problems.push(anyhow!(error).context(format!("the device `{}`", run.device)));
+    if device && asks_models {
+        for device in &run.devices {
+            if let Err(error) = device.check(run.precision) {
+                problems.push(anyhow!(error).context(format!("the device `{device}`")));
+            }
+        }
     }
     if depth != Depth::Everything {
-        let of_corpora: Vec<&Path> = run.corpora.iter().flat_map(Corpus::paths).collect();
-        let absent = run.absent.iter().filter(|absent| {
-            depth == Depth::Headers || of_corpora.contains(&absent.path.as_path())
-        });
-        problems.extend(absent.map(|absent| {
-            failure::failed(
-                format_args!("`{}` is not in the hub's cache", absent.url),
-                format_args!("fetch it: `{}`", absent.command),
-            )
-        }));
+        problems.extend(absent(run, look, &mut unusable));
     }
     let mut corpora = BTreeMap::new();
     let mut list_lengths = BTreeMap::new();
@@ -143,10 +171,13 @@ pub(crate) fn open(run: &Run, depth: Depth, full_hash: bool) -> Result<Inputs> {
                     continue;
                 }
                 if let Err(error) = check_checkpoint(run, model, checkpoint, largest) {
-                    problems.push(error.context(format!(
-                        "the model `{}` at checkpoint {}",
-                        model.name, checkpoint.steps
-                    )));
+                    let (name, steps) = (&model.name, checkpoint.steps);
+                    let error = error.context(format!("the model `{name}` at checkpoint {steps}"));
+                    if keep_going {
+                        unusable.insert((name.clone(), steps), format!("{error:#}"));
+                    } else {
+                        problems.push(error);
+                    }
                 }
             }
         }
@@ -158,9 +189,40 @@ pub(crate) fn open(run: &Run, depth: Depth, full_hash: bool) -> Result<Inputs> {
         full_hash,
         asks_models,
     };
-    let inputs = fingerprints(run, corpora, list_lengths, hashing)?;
+    let inputs = fingerprints(run, corpora, list_lengths, unusable, hashing)?;
     check_weights(run, &inputs)?;
     Ok(inputs)
+}
+
+/// What is not in the hub's cache and cannot be done without.
+fn absent(
+    run: &Run,
+    look: Look,
+    unusable: &mut BTreeMap<(String, u32), String>,
+) -> Vec<anyhow::Error> {
+    let of_corpora: Vec<&Path> = run.corpora.iter().flat_map(Corpus::paths).collect();
+    let absent = run.absent.iter().filter(|absent| {
+        look.depth == Depth::Headers || of_corpora.contains(&absent.path.as_path())
+    });
+    let mut problems = Vec::new();
+    for absent in absent {
+        let error = failure::failed(
+            format_args!("`{}` is not in the hub's cache", absent.url),
+            format_args!("fetch it: `{}`", absent.command),
+        );
+        let models = run.models.iter().flat_map(|model| {
+            let checkpoints = model.checkpoints.iter();
+            checkpoints.map(|checkpoint| (model.name.clone(), checkpoint))
+        });
+        let mut checkpoint = models.filter(|(_, checkpoint)| checkpoint.folder == absent.path);
+        match checkpoint.next() {
+            Some((model, checkpoint)) if look.keep_going => {
+                unusable.insert((model, checkpoint.steps), error.to_string());
+            }
+            _ => problems.push(error),
+        }
+    }
+    problems
 }
 
 /// The corpus and, when everything was read, its largest token id.
@@ -261,6 +323,7 @@ fn fingerprints(
     run: &Run,
     corpora: BTreeMap<String, OpenCorpus>,
     list_lengths: BTreeMap<String, u64>,
+    unusable: BTreeMap<(String, u32), String>,
     Hashing {
         full_hash,
         asks_models,
@@ -274,6 +337,7 @@ fn fingerprints(
         foreign_files: Vec::new(),
         list_files: BTreeMap::new(),
         list_lengths,
+        unusable,
     };
     for (name, open) in corpora {
         let files = all_of(&open.files, full_hash)?;
@@ -293,8 +357,11 @@ fn fingerprints(
                 if model.verdicts.is_some() {
                     continue;
                 }
-                let files = gpt_neox::checkpoint_files(&checkpoint.folder)?;
                 let key = (model.name.clone(), checkpoint.steps);
+                if inputs.unusable.contains_key(&key) {
+                    continue;
+                }
+                let files = gpt_neox::checkpoint_files(&checkpoint.folder)?;
                 let files = all_of(&files, full_hash)?;
                 inputs.checkpoint_files.insert(key, files);
             }

@@ -2,6 +2,7 @@
 //! checkpoints to parquet tables.
 
 mod audit;
+mod claims;
 mod cli;
 mod commands;
 mod config;
@@ -10,11 +11,14 @@ mod failure;
 mod fingerprint;
 mod hub;
 mod inputs;
+mod interrupt;
 mod judges;
 mod learning_rate;
 mod lists;
+mod log;
 mod manifest;
 mod progress;
+mod shard;
 mod stages;
 mod suite;
 mod tables;
@@ -26,6 +30,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     gpt_neox::device::keep_freed_memory();
     let cli = cli::Cli::parse();
+    log::begin(cli.log);
     match commands::execute(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),

@@ -1,16 +1,17 @@
 //! `run.json`: everything the tables depend on, and how the run went.
 
-use crate::config::Run;
+use crate::config::{Run, Source};
 use crate::fingerprint::FileFingerprint;
 use crate::inputs::Inputs;
 use crate::judges::Recheck;
 use crate::tables::{VERDICTS, write_atomically};
 use anyhow::Result;
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The file's name in the output folder.
 pub(crate) const FILE: &str = "run.json";
@@ -30,8 +31,9 @@ const LIBRARIES: [&str; 6] = [
 pub(crate) struct Manifest<'a> {
     status: Status,
     program: Program,
-    /// The run file as resolved: every key, absolute paths, overrides applied.
-    run_file: PathBuf,
+    /// The run file, with which the run can be done again.
+    run_file: &'a Source,
+    /// The same as resolved: every key, absolute paths, overrides applied.
     run: &'a Run,
     inputs: Vec<&'a FileFingerprint>,
     device: String,
@@ -40,7 +42,7 @@ pub(crate) struct Manifest<'a> {
     rows: BTreeMap<&'static str, u64>,
     /// Verdicts that an earlier run of the same folder had left.
     verdicts_resumed: u64,
-    /// Probes that were judged again in f32, in this process.
+    /// Probes that were judged again in f32.
     recheck: Recheck,
     /// The fewest probes that the device decided about together, in this process.
     batch_size: Option<usize>,
@@ -69,7 +71,7 @@ struct Program {
 
 impl<'a> Manifest<'a> {
     /// The manifest of a run that begins.
-    pub(crate) fn new(run_file: PathBuf, run: &'a Run, inputs: &'a Inputs) -> Self {
+    pub(crate) fn new(run: &'a Run, inputs: &'a Inputs) -> Self {
         Self {
             status: Status::Unfinished,
             program: Program {
@@ -78,7 +80,7 @@ impl<'a> Manifest<'a> {
                 burn_features: gpt_neox::device::burn_features(),
                 libraries: library_versions(),
             },
-            run_file,
+            run_file: &run.source,
             run,
             inputs: inputs.files().collect(),
             device: run.device.to_string(),
@@ -119,6 +121,23 @@ impl<'a> Manifest<'a> {
     /// Notes that every stage asked for is done.
     pub(crate) fn finish(&mut self) {
         self.status = Status::Finished;
+    }
+
+    /// Writes `run.json` unless that of the same run is there already, begun by another shard or finished.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written.
+    pub(crate) fn write_if_other(&self) -> Result<()> {
+        let path = self.run.out.join(FILE);
+        let there = fs::read(path).ok();
+        let there = there.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        let ours = serde_json::to_value(self)?;
+        let same = |key: &str| there.as_ref().and_then(|there| there.get(key)) == ours.get(key);
+        if same("run") && same("inputs") {
+            return Ok(());
+        }
+        self.write()
     }
 
     /// Writes `run.json` to the output folder.

@@ -3,15 +3,22 @@
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt;
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// The bar on the screen: lines are written above it.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// The progress of one stage, in sequences.
 pub(crate) struct Progress {
     stage: &'static str,
     bar: ProgressBar,
     started: Instant,
-    /// Sequences that earlier runs had done, which say nothing about today's speed.
-    resumed: u64,
+    /// Sequences that earlier runs or other processes had done, which say nothing about this one's speed.
+    resumed: AtomicU64,
+    /// Of the stage that writes parts: those that are there, and all.
+    parts: Option<(AtomicU64, u64)>,
 }
 
 impl Progress {
@@ -35,12 +42,19 @@ impl Progress {
         bar.set_style(style.with_key("speed", speed).progress_chars("=> "));
         bar.set_prefix(stage);
         bar.enable_steady_tick(Duration::from_millis(200));
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
         Self {
             stage,
             bar,
             started: Instant::now(),
-            resumed: 0,
+            resumed: AtomicU64::new(0),
+            parts: None,
         }
+    }
+
+    /// Counts parts, too: `n_done` of `n` are there already.
+    pub(crate) fn parts(&mut self, n_done: u64, n: u64) {
+        self.parts = Some((AtomicU64::new(n_done), n));
     }
 
     /// Says what is being worked on.
@@ -54,15 +68,49 @@ impl Progress {
     }
 
     /// Counts sequences whose part an earlier run has finished.
-    pub(crate) fn skip(&mut self, n_sequences: u64) {
-        self.resumed += n_sequences;
+    pub(crate) fn skip(&self, n_sequences: u64) {
+        self.resumed.fetch_add(n_sequences, Ordering::Relaxed);
         self.bar.inc(n_sequences);
         self.bar.reset_eta();
+    }
+
+    /// Counts parts that other processes have finished meanwhile.
+    pub(crate) fn by_others(&self, n_parts: u64, n_sequences: u64) {
+        if n_parts > 0 {
+            self.add_parts(n_parts);
+            self.skip(n_sequences);
+        }
+    }
+
+    /// Says how far the processes are that this one has started.
+    pub(crate) fn at(&self, n_parts: u64, n_sequences: u64) {
+        self.bar.set_position(n_sequences);
+        if let Some((done, _)) = &self.parts
+            && done.swap(n_parts, Ordering::Relaxed) < n_parts
+        {
+            self.finished("all workers");
+        }
+    }
+
+    /// Reports a part that was written.
+    pub(crate) fn finished_part(&self, part: &str) {
+        self.add_parts(1);
+        self.finished(part);
+    }
+
+    fn add_parts(&self, n: u64) {
+        if let Some((done, _)) = &self.parts {
+            done.fetch_add(n, Ordering::Relaxed);
+        }
     }
 
     /// Reports a finished part, where no bar shows it.
     pub(crate) fn finished(&self, part: &str) {
         if !self.bar.is_hidden() {
+            if let Some((done, all)) = &self.parts {
+                let done = done.load(Ordering::Relaxed);
+                self.bar.set_prefix(format!("{} {done}/{all}", self.stage));
+            }
             return;
         }
         let done = self.bar.position();
@@ -72,15 +120,19 @@ impl Progress {
             clippy::cast_precision_loss,
             reason = "a speed and a time to be read by a person"
         )]
-        let per_second = done.saturating_sub(self.resumed) as f64 / seconds;
+        let per_second = done.saturating_sub(self.resumed.load(Ordering::Relaxed)) as f64 / seconds;
         #[expect(
             clippy::cast_precision_loss,
             reason = "a speed and a time to be read by a person"
         )]
         let left = total.saturating_sub(done) as f64 / per_second.max(1e-9);
         let (done, total) = (HumanCount(done), HumanCount(total));
+        let parts = match &self.parts {
+            Some((n, all)) => format!("{}/{all} parts, ", n.load(Ordering::Relaxed)),
+            None => String::new(),
+        };
         let line = format!(
-            "{}: {part}: {done}/{total} sequences, {per_second:.0}/s, {left:.0} s left",
+            "{}: {part}: {parts}{done}/{total} sequences, {per_second:.0}/s, {left:.0} s left",
             self.stage
         );
         // Progress is a courtesy: a closed stderr must not end the run.
@@ -94,8 +146,15 @@ impl Progress {
     }
 }
 
-/// Says a line of its own, between stages.
+/// Says a line of its own, above the bar where there is one.
 pub(crate) fn say(line: &str) {
+    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
     // A courtesy, too.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let write = || {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    };
+    match shown {
+        Some(bar) if !bar.is_finished() => bar.suspend(write),
+        _ => write(),
+    }
 }

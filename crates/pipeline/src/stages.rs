@@ -1,6 +1,7 @@
 //! The stages of a run: they meet only in the parquet files of the output folder.
 
 mod analyse;
+mod cuts;
 mod export;
 mod join;
 mod plan;
@@ -12,11 +13,13 @@ mod units;
 
 pub(crate) use analyse::{ANALYSED, Analysed, Conclusion, Rates, analyse};
 pub(crate) use export::export_tokens;
+pub(crate) use cuts::Cuts;
 pub(crate) use join::join;
 pub(crate) use plan::plan;
-pub(crate) use probe::probe;
+pub(crate) use probe::{How, probe};
 pub(crate) use sets::probe_sets;
 pub(crate) use survey::{CorpusSurvey, ModelSurvey, Trend, survey};
+pub(crate) use units::{folder as verdicts_folder, part_names, set_folder};
 
 use crate::config::Run;
 use crate::inputs::Inputs;

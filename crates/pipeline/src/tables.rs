@@ -4,11 +4,13 @@
 //! repeats it (a test holds the two together), and each writer checks its columns against it.
 
 mod parquet_file;
+mod row_reader;
 
 pub(crate) use parquet_file::{
-    BatchWriter, Footer, FrameWriter, read_any, read_frame, read_metadata, read_slice, row_groups,
-    write_atomically,
+    BatchWriter, Footer, FrameWriter, PARTIAL, read_any, read_frame, read_metadata, read_slice,
+    row_groups, write_atomically,
 };
+pub(crate) use row_reader::RowReader;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use std::fmt;

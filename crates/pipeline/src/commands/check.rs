@@ -1,7 +1,7 @@
 //! `pipeline check`: is everything there that a run needs?
 
 use crate::config::{Overrides, Run};
-use crate::inputs::{self, Depth, Inputs};
+use crate::inputs::{self, Depth, Inputs, Look};
 use crate::progress;
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanCount};
@@ -34,7 +34,7 @@ pub(super) fn warn_absent(run: &Run) {
 pub(crate) fn check(file: &Path, full_hash: bool) -> Result<()> {
     let run = Run::load(file, &Overrides::default())?;
     warn(&run);
-    let inputs = inputs::open(&run, Depth::Everything, full_hash)?;
+    let inputs = inputs::open(&run, Look::at(Depth::Everything, full_hash))?;
     warn_absent(&run);
     show(&mut std::io::stdout().lock(), &run, &inputs)
 }

@@ -4,7 +4,7 @@ use super::check;
 use super::columns::write_columns;
 use crate::cli::PlanOptions;
 use crate::config::{Overrides, Run};
-use crate::inputs::{self, Depth, Inputs};
+use crate::inputs::{self, Depth, Inputs, Look};
 use crate::manifest;
 use crate::progress;
 use crate::stages::{self, CorpusSurvey, ModelSurvey, Trend};
@@ -32,7 +32,7 @@ pub(crate) fn plan(file: &Path, options: &PlanOptions) -> Result<()> {
     };
     let run = Run::load(file, &overrides)?;
     check::warn(&run);
-    let inputs = inputs::open(&run, Depth::Corpora, false)?;
+    let inputs = inputs::open(&run, Look::at(Depth::Corpora, false))?;
     check::warn_absent(&run);
     // Read before the stage could replace what it stands beside.
     let speed = Speed::of(&run, *probes_per_second)?;

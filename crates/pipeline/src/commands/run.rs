@@ -2,14 +2,17 @@
 
 use super::plan::{self, Speed};
 use super::{analyse, check};
+use crate::claims;
 use crate::cli::{RunOptions, Stage};
 use crate::config::{Overrides, Run};
 use crate::failure;
-use crate::inputs::{self, Depth, Inputs};
+use crate::inputs::{self, Depth, Inputs, Look};
+use crate::interrupt::Stop;
 use crate::judges::Recheck;
+use crate::log::{self, Verbosity};
 use crate::manifest::{self, Manifest};
 use crate::progress;
-use crate::stages::{self, ANALYSED, Analysed, Rates};
+use crate::stages::{self, ANALYSED, Analysed, How, Rates};
 use crate::tables::{EXPOSURES_BY_STEP, MEMORIZATION, POSITIONS, VERDICTS, memorization_folder};
 use anyhow::{Context, Result};
 use indicatif::HumanCount;
@@ -24,31 +27,71 @@ use std::time::Instant;
 ///
 /// What is wrong with the run file, its inputs or its output folder, before any work; later, what kept a
 /// stage from finishing.
-pub(crate) fn run(file: &Path, options: &RunOptions) -> Result<()> {
+pub(crate) fn run(file: &Path, options: &RunOptions, log: Option<Verbosity>) -> Result<()> {
+    let stop = Stop::listen()?;
     let overrides = Overrides {
         out: options.out.clone(),
         device: options.device.clone(),
     };
     let run = Run::load(file, &overrides)?;
-    check::warn(&run);
+    let is_worker = options.worker.is_some();
+    if is_worker {
+        stop.with_stdin();
+    } else {
+        check::warn(&run);
+    }
     if options.dry_run {
         return dry_run(&run, options.full_hash);
     }
-    let inputs = inputs::open(&run, Depth::Headers, options.full_hash)?;
+    let wanted = wanted(options)?;
+    let look = Look {
+        device: wanted.contains(&Stage::Probe),
+        keep_going: options.keep_going,
+        ..Look::at(Depth::Headers, options.full_hash)
+    };
+    let inputs = inputs::open(&run, look)?;
+    compare(&run, &inputs)?;
     if options.fresh {
         discard(&run)?;
     }
-    let mut manifest = Manifest::new(std::path::absolute(file)?, &run, &inputs);
-    manifest.write().map_err(|error| {
-        failure::failed(
-            format_args!(
-                "the output folder `{}` cannot be written: {error:#}",
-                run.out.display()
-            ),
-            "name another folder with `--out`, or in the run file",
-        )
-    })?;
-    let analysed = run_stages(&run, &inputs, options.only, &mut manifest)?;
+    let mut manifest = Manifest::new(&run, &inputs);
+    let begun = if is_worker || options.shard.is_some() {
+        manifest.write_if_other()
+    } else {
+        manifest.write()
+    };
+    begun
+        .and_then(|()| log::to_folder(&run.out))
+        .map_err(|error| {
+            failure::failed(
+                format_args!(
+                    "the output folder `{}` cannot be written: {error:#}",
+                    run.out.display()
+                ),
+                "name another folder with `--out`, or in the run file",
+            )
+        })?;
+    let how = How {
+        file: run.source.path.clone(),
+        shard: options.shard,
+        worker: options.worker,
+        keep_going: options.keep_going,
+        log,
+        stop,
+    };
+    tracing::info!(
+        "pipeline {} ({}), process {}: `{}`, shard {}",
+        env!("CARGO_PKG_VERSION"),
+        env!("PIPELINE_GIT_COMMIT"),
+        std::process::id(),
+        run.source.path.display(),
+        how.shard
+            .map_or_else(|| "all".to_owned(), |shard| shard.to_string()),
+    );
+    let analysed = run_stages(&run, &inputs, &wanted, &how, &mut manifest)?;
+    if is_worker || options.shard.is_some() {
+        return Ok(());
+    }
     manifest.finish();
     manifest.write()?;
     analysed.map_or(Ok(()), |analysed| show(&run, &analysed))
@@ -56,7 +99,7 @@ pub(crate) fn run(file: &Path, options: &RunOptions) -> Result<()> {
 
 /// Says what `check` and `plan` say.
 fn dry_run(run: &Run, full_hash: bool) -> Result<()> {
-    let inputs = inputs::open(run, Depth::Everything, full_hash)?;
+    let inputs = inputs::open(run, Look::at(Depth::Everything, full_hash))?;
     check::warn_absent(run);
     let mut out = std::io::stdout().lock();
     check::show(&mut out, run, &inputs)?;
@@ -64,13 +107,47 @@ fn dry_run(run: &Run, full_hash: bool) -> Result<()> {
     plan::show(&mut out, run, &inputs, &Speed::of(run, None)?)
 }
 
+/// The stages that are asked for: of a shard, those that can be shared out.
+fn wanted(options: &RunOptions) -> Result<Vec<Stage>> {
+    const ALL: [Stage; 4] = [Stage::Plan, Stage::Probe, Stage::Join, Stage::Analyse];
+    match (options.only, options.shard) {
+        (None, None) => Ok(ALL.to_vec()),
+        (None, Some(_)) => Ok(vec![Stage::Plan, Stage::Probe]),
+        (Some(stage @ (Stage::Join | Stage::Analyse)), Some(_)) => Err(failure::usage(
+            format_args!("the stage `{}` has no shards", stage.name()),
+            "leave out `--shard`, once all shards are finished",
+        )),
+        (Some(stage), _) => Ok(vec![stage]),
+    }
+}
+
+/// Refuses inputs that are not those of the `run.json` that is to be run again.
+fn compare(run: &Run, inputs: &Inputs) -> Result<()> {
+    for found in inputs.files() {
+        if let Some(sha256) = run.recorded.get(&found.path)
+            && *sha256 != found.sha256
+        {
+            return Err(failure::failed(
+                format_args!(
+                    "`{}` has changed since the run of `{}`",
+                    found.path.display(),
+                    run.source.path.display()
+                ),
+                "bring back the file as it was, or run the run file itself instead of its record",
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn run_stages(
     run: &Run,
     inputs: &Inputs,
-    only: Option<Stage>,
+    wanted: &[Stage],
+    how: &How,
     manifest: &mut Manifest<'_>,
 ) -> Result<Option<Analysed>> {
-    let wanted = |stage| only.is_none_or(|only| only == stage);
+    let wanted = |stage| wanted.contains(&stage);
     if wanted(Stage::Plan) {
         let started = Instant::now();
         let planned = stages::plan(run, inputs)?;
@@ -80,7 +157,7 @@ fn run_stages(
     }
     if wanted(Stage::Probe) {
         let started = Instant::now();
-        let probed = stages::probe(run, inputs)?;
+        let probed = stages::probe(run, inputs, how)?;
         manifest.rows(VERDICTS.name, probed.n_verdicts);
         manifest.resumed(probed.n_resumed);
         manifest.recheck(probed.recheck);
@@ -119,6 +196,18 @@ fn run_stages(
 
 /// Removes what a run writes, and nothing else that may lie in the folder.
 fn discard(run: &Run) -> Result<()> {
+    let workers = claims::workers(&run.out);
+    if let Some((record, _)) = workers.iter().find(|(_, alive)| *alive) {
+        return Err(failure::failed(
+            format_args!(
+                "the process {} on {} is at work in `{}`",
+                record.pid,
+                record.host,
+                run.out.display()
+            ),
+            "end it first, or name another folder with `--out`",
+        ));
+    }
     let files = [
         manifest::FILE,
         POSITIONS.path,
@@ -127,7 +216,12 @@ fn discard(run: &Run) -> Result<()> {
     ];
     let files = files.into_iter().chain(ANALYSED.map(|table| table.path));
     let removed = files.map(|file| (run.out.join(file), fs::remove_file(run.out.join(file))));
-    let folders = [run.out.join(VERDICTS.name), memorization_folder(&run.out)];
+    let folders = [
+        run.out.join(VERDICTS.name),
+        memorization_folder(&run.out),
+        run.out.join(claims::FOLDER),
+        run.out.join(log::FOLDER),
+    ];
     let folders = folders.map(|folder| (folder.clone(), fs::remove_dir_all(&folder)));
     for (path, result) in removed.chain(folders) {
         match result {

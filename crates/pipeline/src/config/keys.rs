@@ -27,6 +27,11 @@ pub(crate) const KEYS: &[Key] = &[
         "where the models run; `--device` replaces it; never another one than asked for",
     ),
     key(
+        "devices",
+        "list, instead of `device`",
+        "several devices of one kind, such as `cuda:0` and `cuda:1`: one process works on each; `cpu` may stand several times",
+    ),
+    key(
         "precision",
         "`f32`, `f16` or `bf16`",
         "arithmetic of the models, as far as the device has it",

@@ -16,7 +16,8 @@ use toml::de::{DeTable, DeValue};
 pub(super) struct RunFile {
     pub(super) suite: String,
     pub(super) out: String,
-    pub(super) device: String,
+    pub(super) device: Option<String>,
+    pub(super) devices: Option<Vec<String>>,
     pub(super) precision: String,
     pub(super) layout: Option<Layout>,
     pub(super) probe: ProbeTable,

@@ -3,9 +3,10 @@
 mod foreign;
 mod positions;
 
+use super::cuts::Cuts;
 use super::footer_of_models;
 use super::sets::{ProbeSet, probe_sets};
-use super::units::{self, State, Unit};
+use super::units::{State, Unit, Units};
 use crate::config::{Layout, Run};
 use crate::failure;
 use crate::inputs::Inputs;
@@ -16,10 +17,10 @@ use crate::tables::{
 use anyhow::{Context, Result, bail};
 use polars::prelude::*;
 use positions::{Positions, Stretch};
-use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
-use std::vec;
+use std::rc::Rc;
 use training_order::{BatchPosition, Checkpoint};
 
 /// A run of more probes than these writes a dataset, not one file.
@@ -31,16 +32,18 @@ pub(crate) struct Joined {
 }
 
 /// The verdicts of a set, by training index.
-enum Verdicts {
+enum Verdicts<'a> {
     /// Parts of the run's own: those without the contrast's likelihood, and those with it.
-    Parts([Parts; 2]),
+    Parts([Parts<'a>; 2]),
     /// What another program found: all of it.
     Foreign(DataFrame),
 }
 
 /// Parts one after another, each by training index.
-struct Parts {
-    left: vec::IntoIter<Unit>,
+struct Parts<'a> {
+    units: Rc<Units<'a>>,
+    /// Numbers of those not opened yet.
+    left: Range<u64>,
     /// Rows of the last part opened that lie behind what was taken.
     rest: Option<DataFrame>,
 }
@@ -60,19 +63,16 @@ enum Sink {
 /// When a part is missing, damaged or of another run, or verdicts and positions do not match one to one.
 pub(crate) fn join(run: &Run, inputs: &Inputs) -> Result<Joined> {
     let positions = Positions::open(run)?;
-    let mut planned = BTreeMap::new();
-    for corpus in &run.corpora {
-        planned.insert(corpus.name.as_str(), units::planned(run, &corpus.name)?);
-    }
+    let cuts = Cuts::open(run)?;
+    cuts.check(run, inputs)?;
     // Every set is looked at before any is joined, so that a missing part is known in the first second.
     let mut sets = Vec::new();
     let mut n_probes = 0;
     for set in probe_sets(run) {
-        let verdicts = Verdicts::open(run, inputs, &set, &planned[set.corpus.name.as_str()])?;
-        n_probes += verdicts.len();
+        let verdicts = Verdicts::open(run, inputs, &set, &cuts)?;
+        n_probes += verdicts.len()?;
         sets.push((set, verdicts));
     }
-    drop(planned);
     let progress = Progress::begin("join", n_probes);
     let mut sink = Sink::new(run, inputs, n_probes)?;
     let mut n_memorization = 0;
@@ -93,7 +93,7 @@ fn join_set(
     run: &Run,
     positions: &Positions,
     set: &ProbeSet<'_>,
-    mut verdicts: Verdicts,
+    mut verdicts: Verdicts<'_>,
     sink: &mut Sink,
     progress: &Progress,
 ) -> Result<u64> {
@@ -231,18 +231,14 @@ fn not_planned(set: &ProbeSet<'_>, index: u32) -> anyhow::Error {
     )
 }
 
-impl Verdicts {
-    fn open(
-        run: &Run,
-        inputs: &Inputs,
-        set: &ProbeSet<'_>,
-        planned: &units::Planned,
-    ) -> Result<Self> {
+impl<'a> Verdicts<'a> {
+    fn open(run: &'a Run, inputs: &'a Inputs, set: &ProbeSet<'a>, cuts: &'a Cuts) -> Result<Self> {
         if let Some(path) = &set.model.verdicts {
             return Ok(Self::Foreign(foreign::read(path, set, run.probe.l)?));
         }
-        let units = units::cut(run, inputs, set, planned)?;
-        for unit in &units {
+        let units = Rc::new(Units::cut(run, inputs, cuts, *set)?);
+        for unit in units.iter() {
+            let unit = unit?;
             if unit.state()? == State::Missing {
                 return Err(failure::failed(
                     format_args!("the part `{}` is not there", unit.path.display()),
@@ -250,19 +246,17 @@ impl Verdicts {
                 ));
             }
         }
-        let (with, without): (Vec<Unit>, Vec<Unit>) =
-            units.into_iter().partition(|unit| unit.likelihood);
-        Ok(Self::Parts([without, with].map(Parts::new)))
+        Ok(Self::Parts([false, true].map(|likelihood| Parts {
+            left: units.numbers(likelihood),
+            units: Rc::clone(&units),
+            rest: None,
+        })))
     }
 
-    fn len(&self) -> u64 {
+    fn len(&self) -> Result<u64> {
         match self {
-            Self::Parts(both) => both
-                .iter()
-                .flat_map(|parts| parts.left.as_slice())
-                .map(|unit| unit.training_indices.len() as u64)
-                .sum(),
-            Self::Foreign(all) => all.height() as u64,
+            Self::Parts([parts, _]) => parts.units.iter().map(|unit| Ok(unit?.n())).sum(),
+            Self::Foreign(all) => Ok(all.height() as u64),
         }
     }
 
@@ -298,25 +292,14 @@ impl Verdicts {
     }
 }
 
-impl Parts {
-    fn new(units: Vec<Unit>) -> Self {
-        Self {
-            left: units.into_iter(),
-            rest: None,
-        }
-    }
-
+impl Parts<'_> {
     fn take_up_to(&mut self, last: u32, frames: &mut Vec<DataFrame>) -> Result<()> {
         loop {
             let part = match self.rest.take() {
                 Some(rest) => rest,
-                None => match self.left.as_slice().first() {
-                    Some(unit) if unit.training_indices.first() <= Some(&last) => {
-                        let frame = read_frame(&unit.path, &VERDICTS)?.drop("corpus")?;
-                        self.left.next();
-                        frame
-                    }
-                    _ => return Ok(()),
+                None => match self.next_up_to(last)? {
+                    Some(unit) => read_frame(&unit.path, &VERDICTS)?.drop("corpus")?,
+                    None => return Ok(()),
                 },
             };
             let (head, tail) = split(&part, last)?;
@@ -326,6 +309,19 @@ impl Parts {
                 return Ok(());
             }
         }
+    }
+
+    /// The next part, where it begins before a training index.
+    fn next_up_to(&mut self, last: u32) -> Result<Option<Unit<'_>>> {
+        if self.left.is_empty() {
+            return Ok(None);
+        }
+        let unit = self.units.get(self.left.start)?;
+        let unit = unit.filter(|unit| unit.cut.first <= last);
+        if unit.is_some() {
+            self.left.start += 1;
+        }
+        Ok(unit)
     }
 }
 

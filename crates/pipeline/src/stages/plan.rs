@@ -1,5 +1,6 @@
 //! `plan`: when was each sequence trained on? Writes `positions` and `exposures_by_step`.
 
+pub(crate) mod kept;
 mod met;
 
 use super::footer;
@@ -30,6 +31,23 @@ pub(crate) struct Planned {
 ///
 /// When a file cannot be written, or the corpus cannot be read.
 pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
+    let mut footers = [footer(run), footer(run)];
+    let fingerprints = [
+        kept::of_positions(run, inputs)?,
+        kept::of_exposures(run, inputs)?,
+    ];
+    for (footer, fingerprint) in footers.iter_mut().zip(fingerprints) {
+        footer.0.insert(kept::KEY.to_owned(), fingerprint);
+    }
+    let [footer, footer_of_exposures] = footers;
+    let n_kept = kept::rows(run, &POSITIONS, &footer)?;
+    let n_exposures_kept = kept::rows(run, &EXPOSURES_BY_STEP, &footer_of_exposures)?;
+    if let (Some(n_positions), Some(n_exposures)) = (n_kept, n_exposures_kept) {
+        return Ok(Planned {
+            n_positions,
+            n_exposures,
+        });
+    }
     let n_planned = run
         .corpora
         .iter()
@@ -37,7 +55,7 @@ pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
         .sum::<Result<u64>>()?;
     let progress = Progress::begin("plan", n_planned);
     let n_positions = write_atomically(&run.out.join(POSITIONS.path), |file| {
-        let mut writer = BatchWriter::new(file, &POSITIONS, &footer(run))?;
+        let mut writer = BatchWriter::new(file, &POSITIONS, &footer)?;
         // By name, as the table is sorted.
         for (corpus, order) in &inputs.orders {
             progress.working_on(corpus.clone());
@@ -62,7 +80,7 @@ pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
         writer.finish()
     })?;
     let n_exposures = write_atomically(&run.out.join(EXPOSURES_BY_STEP.path), |file| {
-        let mut writer = BatchWriter::new(file, &EXPOSURES_BY_STEP, &footer(run))?;
+        let mut writer = BatchWriter::new(file, &EXPOSURES_BY_STEP, &footer_of_exposures)?;
         for (corpus, order) in &inputs.orders {
             if order.mixture().is_some() {
                 writer.write(exposures(run, corpus, order)?)?;

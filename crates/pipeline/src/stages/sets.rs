@@ -3,6 +3,7 @@
 use crate::config::{CheckpointFolder, Contrast, Corpus, Model, Run};
 
 /// The probes of one corpus that one model is asked at one checkpoint.
+#[derive(Clone, Copy)]
 pub(crate) struct ProbeSet<'a> {
     pub(crate) corpus: &'a Corpus,
     pub(crate) model: &'a Model,

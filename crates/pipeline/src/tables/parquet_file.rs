@@ -26,6 +26,9 @@ const HIVE: &[&str] = &["model", "checkpoint"];
 /// Rows of a row group that is written frame by frame.
 const ROW_GROUP: usize = 1 << 18;
 
+/// How the name of a file begins that is not whole yet.
+pub(crate) const PARTIAL: &str = ".partial-";
+
 /// What a file says of itself beside its schema: only what equal runs have in common.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Footer(pub(crate) BTreeMap<String, String>);
@@ -347,6 +350,6 @@ fn partial(path: &Path) -> Result<NamedTempFile<File>> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     Ok(tempfile::Builder::new()
-        .prefix(".partial-")
+        .prefix(PARTIAL)
         .make_in(folder, |path| File::create_new(path))?)
 }

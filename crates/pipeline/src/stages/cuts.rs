@@ -1,0 +1,289 @@
+//! Where the units lie in `positions`: found in one pass, so that no more than one unit is ever held in memory.
+
+use super::plan::kept;
+use crate::config::Run;
+use crate::failure;
+use crate::fingerprint;
+use crate::inputs::Inputs;
+use crate::tables::{POSITIONS, RowReader};
+use anyhow::{Context, Result, ensure};
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt32Type;
+use arrow_array::{Array, RecordBatch};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// Which of a corpus' planned sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Which {
+    All,
+    /// Those of its contrast.
+    Contrast,
+    /// The others.
+    Plain,
+}
+
+/// The sequences of one unit.
+#[derive(Clone, Debug)]
+pub(super) struct Cut {
+    /// Rows of `positions` that hold them, and perhaps others.
+    rows: Range<u64>,
+    /// How many they are.
+    pub(super) n: u64,
+    /// The first training index among them.
+    pub(super) first: u32,
+    /// The SHA-256 of their training indices, each as four bytes, little-endian.
+    pub(super) digest: String,
+}
+
+/// An open table `positions`, cut into units.
+pub(crate) struct Cuts {
+    path: PathBuf,
+    reader: RowReader,
+    cuts: BTreeMap<(String, Which), Vec<Cut>>,
+}
+
+impl Cuts {
+    /// Reads what the stage `plan` left, or a program in its place.
+    ///
+    /// # Errors
+    ///
+    /// When the table is missing, damaged, or not sorted.
+    pub(crate) fn open(run: &Run) -> Result<Self> {
+        let path = run.out.join(POSITIONS.path);
+        if !path.exists() {
+            return Err(failure::failed(
+                format_args!("there are no positions at `{}`", path.display()),
+                "run the stage `plan` first, or all of them without `--only`",
+            ));
+        }
+        let reader = RowReader::open(&path, &POSITIONS)?;
+        let cuts = cut(run, &reader).with_context(|| format!("reading `{}`", path.display()))?;
+        Ok(Self { path, reader, cuts })
+    }
+
+    /// Refuses the positions of another run; those of another program say nothing of themselves.
+    ///
+    /// # Errors
+    ///
+    /// When they are of other inputs or settings.
+    pub(super) fn check(&self, run: &Run, inputs: &Inputs) -> Result<()> {
+        let footer = self.reader.footer().0;
+        let Some(found) = footer.get(kept::KEY) else {
+            return Ok(());
+        };
+        if *found != kept::of_positions(run, inputs)? {
+            return Err(failure::failed(
+                format_args!(
+                    "the positions `{}` were made by another run: other inputs or settings",
+                    self.path.display()
+                ),
+                "run the stage `plan` again; or discard the old output with `--fresh`, or name another folder with `--out`",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The units of a corpus.
+    pub(super) fn of(&self, corpus: &str, which: Which) -> &[Cut] {
+        let cuts = self.cuts.get(&(corpus.to_owned(), which));
+        cuts.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The training indices of a unit, ascending.
+    ///
+    /// # Errors
+    ///
+    /// When the table cannot be read.
+    pub(super) fn training_indices(&self, cut: &Cut, which: Which) -> Result<Vec<u32>> {
+        let read = || -> Result<Vec<u32>> {
+            let mut indices = Vec::new();
+            let batches = self
+                .reader
+                .read(&["training_index", "contrast"], cut.rows.clone())?;
+            for batch in batches {
+                Rows::of(&batch?)?.for_each(|_, index, contrast| {
+                    if which.holds(contrast) {
+                        indices.push(index);
+                    }
+                });
+            }
+            Ok(indices)
+        };
+        read().with_context(|| format!("reading training indices in `{}`", self.path.display()))
+    }
+}
+
+impl Which {
+    fn holds(self, contrast: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Contrast => contrast,
+            Self::Plain => !contrast,
+        }
+    }
+}
+
+/// The columns of some rows.
+struct Rows<'a> {
+    corpus: Option<&'a arrow_array::StringArray>,
+    training_index: &'a [u32],
+    contrast: &'a arrow_array::BooleanArray,
+}
+
+impl<'a> Rows<'a> {
+    fn of(batch: &'a RecordBatch) -> Result<Self> {
+        let without_nulls = batch
+            .columns()
+            .iter()
+            .all(|column| column.null_count() == 0);
+        ensure!(without_nulls, "a value is null");
+        let column = |name: &str| batch.column_by_name(name);
+        let training_index = column("training_index").context("no training index")?;
+        let contrast = column("contrast").context("no contrast")?;
+        Ok(Self {
+            corpus: column("corpus").map(|corpus| corpus.as_string()),
+            training_index: training_index.as_primitive::<UInt32Type>().values(),
+            contrast: contrast.as_boolean(),
+        })
+    }
+
+    fn for_each(&self, mut with: impl FnMut(Option<&str>, u32, bool)) {
+        for (row, index) in self.training_index.iter().enumerate() {
+            let corpus = self.corpus.map(|corpus| corpus.value(row));
+            with(corpus, *index, self.contrast.value(row));
+        }
+    }
+}
+
+/// One pass over the table.
+fn cut(run: &Run, reader: &RowReader) -> Result<BTreeMap<(String, Which), Vec<Cut>>> {
+    let mut cutters: Vec<CorpusCutter> = Vec::new();
+    let mut row = 0;
+    for group in reader.row_groups() {
+        // Nearly every row group is of one corpus, and its statistics say so.
+        let constant = reader.constant("corpus", &group);
+        let columns: &[&str] = match constant {
+            Some(_) => &["training_index", "contrast"],
+            None => &["corpus", "training_index", "contrast"],
+        };
+        for batch in reader.read(columns, group.rows.clone())? {
+            let batch = batch?;
+            let rows = Rows::of(&batch)?;
+            let mut sorted = true;
+            rows.for_each(|corpus, index, contrast| {
+                let corpus = corpus.or(constant.as_deref()).unwrap_or_default();
+                if cutters.last().is_none_or(|last| last.corpus != corpus) {
+                    sorted &= cutters.iter().all(|cutter| cutter.corpus != corpus);
+                    cutters.push(CorpusCutter::new(run, corpus));
+                }
+                if let Some(cutter) = cutters.last_mut() {
+                    sorted &= cutter.push(row, index, contrast);
+                }
+                row += 1;
+            });
+            ensure!(
+                sorted,
+                "the rows before row {row} are not sorted by corpus and training index"
+            );
+        }
+    }
+    let mut cuts = BTreeMap::new();
+    for cutter in cutters {
+        for (which, kind) in cutter.kinds {
+            cuts.insert((cutter.corpus.clone(), which), kind.finish());
+        }
+    }
+    Ok(cuts)
+}
+
+/// Cuts the sequences of one corpus in every way that is asked for.
+struct CorpusCutter {
+    corpus: String,
+    last: Option<u32>,
+    kinds: Vec<(Which, Cutter)>,
+}
+
+/// Cuts them in one way.
+struct Cutter {
+    /// Sequences in a unit.
+    size: usize,
+    /// The training indices of the unit at hand.
+    bytes: Vec<u8>,
+    rows: Range<u64>,
+    /// Its first training index.
+    first: u32,
+    cuts: Vec<Cut>,
+}
+
+impl CorpusCutter {
+    fn new(run: &Run, corpus: &str) -> Self {
+        let contrast = run
+            .corpus(corpus)
+            .is_some_and(|corpus| corpus.contrast.is_some());
+        let kinds: &[Which] = if contrast {
+            &[Which::All, Which::Contrast, Which::Plain]
+        } else {
+            &[Which::All]
+        };
+        let cutter = |which: &Which| {
+            let cutter = Cutter {
+                size: run.probe.part_size as usize,
+                bytes: Vec::new(),
+                rows: 0..0,
+                first: 0,
+                cuts: Vec::new(),
+            };
+            (*which, cutter)
+        };
+        Self {
+            corpus: corpus.to_owned(),
+            last: None,
+            kinds: kinds.iter().map(cutter).collect(),
+        }
+    }
+
+    /// Takes the next sequence; whether it is one.
+    fn push(&mut self, row: u64, index: u32, contrast: bool) -> bool {
+        for (which, cutter) in &mut self.kinds {
+            if which.holds(contrast) {
+                cutter.push(row, index);
+            }
+        }
+        let last = self.last.replace(index);
+        last.is_none_or(|last| last < index)
+    }
+}
+
+impl Cutter {
+    fn push(&mut self, row: u64, index: u32) {
+        if self.bytes.is_empty() {
+            self.rows.start = row;
+            self.first = index;
+        }
+        self.rows.end = row + 1;
+        self.bytes.extend_from_slice(&index.to_le_bytes());
+        if self.bytes.len() == 4 * self.size {
+            self.end_unit();
+        }
+    }
+
+    fn end_unit(&mut self) {
+        self.cuts.push(Cut {
+            rows: self.rows.clone(),
+            n: self.bytes.len() as u64 / 4,
+            first: self.first,
+            digest: fingerprint::hex(&Sha256::digest(&self.bytes)),
+        });
+        self.bytes.clear();
+    }
+
+    fn finish(mut self) -> Vec<Cut> {
+        if !self.bytes.is_empty() {
+            self.end_unit();
+        }
+        self.cuts
+    }
+}
