@@ -8,8 +8,10 @@
 
 mod analysis;
 mod audit;
+mod cluster;
 mod errors;
 mod inspect;
+mod layout;
 mod measures;
 mod orders;
 mod plan;
