@@ -12,8 +12,8 @@ mod survey;
 mod units;
 
 pub(crate) use analyse::{ANALYSED, Analysed, Conclusion, Rates, analyse};
-pub(crate) use export::export_tokens;
 pub(crate) use cuts::Cuts;
+pub(crate) use export::export_tokens;
 pub(crate) use join::join;
 pub(crate) use plan::plan;
 pub(crate) use probe::{How, probe};

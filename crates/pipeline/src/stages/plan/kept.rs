@@ -38,7 +38,14 @@ pub(crate) fn of_positions(run: &Run, inputs: &Inputs) -> Result<String> {
         // Windows lie around them.
         let windows = matches!(corpus.selection, Selection::Windows(_));
         let checkpoints = windows.then(|| checkpoints(run).remove(corpus.name.as_str()));
-        corpora.push((settings, corpus.data.weights(), source, files, list, checkpoints));
+        corpora.push((
+            settings,
+            corpus.data.weights(),
+            source,
+            files,
+            list,
+            checkpoints,
+        ));
     }
     // Exposures are those of the probes' tokens.
     let exposures = run.corpora.iter().any(|corpus| corpus.exposures);
