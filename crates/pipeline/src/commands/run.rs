@@ -2,7 +2,7 @@
 
 use super::plan::{self, Speed};
 use super::{analyse, check};
-use crate::claims;
+use crate::claims::{self, Work, Worker};
 use crate::cli::{RunOptions, Stage};
 use crate::config::{Overrides, Run};
 use crate::failure;
@@ -54,6 +54,25 @@ pub(crate) fn run(file: &Path, options: &RunOptions, log: Option<Verbosity>) -> 
     if options.fresh {
         discard(&run)?;
     }
+    let unwritable = |error: anyhow::Error| {
+        failure::failed(
+            format_args!(
+                "the output folder `{}` cannot be written: {error:#}",
+                run.out.display()
+            ),
+            "name another folder with `--out`, or in the run file",
+        )
+    };
+    // Before anything is written: what belongs to no living worker is removed by the next one.
+    let record = Worker::register(
+        &run.out,
+        Work {
+            device: run.device.to_string(),
+            shard: options.shard.map(|shard| shard.to_string()),
+            ..Work::default()
+        },
+    )
+    .map_err(unwritable)?;
     let mut manifest = Manifest::new(&run, &inputs);
     let begun = if is_worker || options.shard.is_some() {
         manifest.write_if_other()
@@ -62,16 +81,9 @@ pub(crate) fn run(file: &Path, options: &RunOptions, log: Option<Verbosity>) -> 
     };
     begun
         .and_then(|()| log::to_folder(&run.out))
-        .map_err(|error| {
-            failure::failed(
-                format_args!(
-                    "the output folder `{}` cannot be written: {error:#}",
-                    run.out.display()
-                ),
-                "name another folder with `--out`, or in the run file",
-            )
-        })?;
+        .map_err(unwritable)?;
     let how = How {
+        record,
         file: run.source.path.clone(),
         shard: options.shard,
         worker: options.worker,
@@ -148,7 +160,12 @@ fn run_stages(
     manifest: &mut Manifest<'_>,
 ) -> Result<Option<Analysed>> {
     let wanted = |stage| wanted.contains(&stage);
+    let at = |stage: Stage| {
+        how.record
+            .note(|work| work.working_on = stage.name().to_owned())
+    };
     if wanted(Stage::Plan) {
+        at(Stage::Plan);
         let started = Instant::now();
         let planned = stages::plan(run, inputs)?;
         manifest.rows(POSITIONS.name, planned.n_positions);
@@ -177,6 +194,7 @@ fn run_stages(
         manifest.seconds("probe", started.elapsed().as_secs_f64());
     }
     if wanted(Stage::Join) {
+        at(Stage::Join);
         let started = Instant::now();
         let joined = stages::join(run, inputs)?;
         manifest.rows(MEMORIZATION.name, joined.n_memorization);

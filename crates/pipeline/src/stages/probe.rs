@@ -5,7 +5,7 @@ mod devices;
 mod part;
 
 use super::cuts::Cuts;
-use crate::claims::{Work, Worker};
+use crate::claims::Worker;
 use crate::config::Run;
 use crate::failure;
 use crate::inputs::Inputs;
@@ -35,10 +35,11 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const N_SHOWN: usize = 20;
 
 /// What steers the stage, and not its result.
-#[derive(Clone, Debug)]
 pub(crate) struct How {
     /// The run file, for processes that this one starts.
     pub(crate) file: PathBuf,
+    /// This process, as others see it.
+    pub(crate) record: Worker,
     /// Only this share of the units.
     pub(crate) shard: Option<Shard>,
     /// Which of the processes this is that one run has started.
@@ -211,17 +212,11 @@ fn work(
     mut tasks: Vec<Task<'_>>,
     progress: &Progress,
 ) -> Result<Tally> {
-    let work = Work {
-        device: run.device.to_string(),
-        shard: how.shard.map(|shard| shard.to_string()),
-        ..Work::default()
-    };
-    let worker = Worker::register(&run.out, work)?;
     let desk = Desk {
         run,
         inputs,
         cuts,
-        worker: &worker,
+        worker: &how.record,
         how,
         progress,
         began: Instant::now(),
