@@ -14,13 +14,13 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// Pairs of neighbours to either side that a pair is compared with, …
-const REACH: usize = 3;
+/// Pairs of neighbours, the nearest ones, that a pair is compared with: those at most twice as wide in steps, or half, …
+const MOST: usize = 6;
 /// … of which there must be so many: a wrong checkpoint spoils two pairs, and so the median of fewer.
 const LEAST: usize = 4;
 /// A distance per step so many times their median is out of line, …
-const FAR: f64 = 4.0;
-/// … and one so small a part of it, too. Early in training distances double from one power of two to the next.
+const FAR: f64 = 3.0;
+/// … and one so small a part of it, too.
 const NEAR: f64 = 0.1;
 /// Two checkpoints with so large a share of parameters in equal tensors are no two points of one training run.
 const SHARE: f64 = 0.01;
@@ -288,50 +288,47 @@ fn find_jumps(audited: &[Audited], problems: &mut Vec<String>, notes: &mut Vec<S
         .windows(2)
         .filter_map(|pair| Some((pair[0].steps, pair[1].steps, pair[1].speed?)))
         .collect();
-    let speeds: Vec<f64> = pairs.iter().map(|pair| pair.2).collect();
-    if speeds.len() <= LEAST {
-        notes.push(format!(
-            "distances between checkpoints are not judged: that takes {}",
-            LEAST + 2
-        ));
-        return;
-    }
-    for ((earlier, later, speed), typical) in pairs.iter().zip(typical(&speeds)) {
+    let mut n_judged = 0;
+    for (place, (earlier, later, speed)) in pairs.iter().enumerate() {
+        let Some(typical) = typical(&pairs, place) else {
+            continue;
+        };
+        n_judged += 1;
+        let ratio = speed / typical;
         // Equal neighbours are said to be equal.
-        if *speed > FAR * typical {
+        if ratio > FAR || (0.0 < ratio && ratio < NEAR) {
             problems.push(format!(
-                "checkpoints {earlier} and {later}: {:.1} times as far apart, per step, as their neighbours",
-                speed / typical
-            ));
-        } else if 0.0 < *speed && *speed < NEAR * typical {
-            problems.push(format!(
-                "checkpoints {earlier} and {later}: {:.3} times as far apart, per step, as their neighbours",
-                speed / typical
+                "checkpoints {earlier} and {later}: {ratio:.2} times as far apart, per step, as their neighbours"
             ));
         }
+    }
+    if n_judged < pairs.len() {
+        notes.push(format!(
+            "of {} distances, {n_judged} are judged: a pair needs {LEAST} others about as wide",
+            pairs.len()
+        ));
     }
 }
 
-/// Of each value: the median of those up to [`REACH`] places before and after it, without itself.
-fn typical(values: &[f64]) -> impl Iterator<Item = f64> {
-    (0..values.len()).map(|place| {
-        // At an end, more of the one side.
-        let first = place
-            .saturating_sub(REACH)
-            .min(values.len().saturating_sub(LEAST + 1));
-        let end = (place + REACH + 1).max(LEAST + 1).min(values.len());
-        let mut around: Vec<f64> = (first..end)
-            .filter(|other| *other != place)
-            .map(|other| values[other])
-            .collect();
-        around.sort_by(f64::total_cmp);
-        let middle = around.len() / 2;
-        if around.len().is_multiple_of(2) {
-            f64::midpoint(around[middle - 1], around[middle])
-        } else {
-            around[middle]
-        }
-    })
+/// What the distance per step of a pair should be: the median of those around it.
+fn typical(pairs: &[(u32, u32, f64)], place: usize) -> Option<f64> {
+    let width = |pair: &(u32, u32, f64)| pair.1 - pair.0;
+    let own = width(&pairs[place]);
+    let others = pairs.iter().enumerate().filter(|(other, pair)| {
+        *other != place && width(pair) <= 2 * own && own <= 2 * width(pair)
+    });
+    let mut around: Vec<(usize, f64)> = others
+        .map(|(other, pair)| (other.abs_diff(place), pair.2))
+        .collect();
+    around.sort_by_key(|(distance, _)| *distance);
+    around.truncate(MOST);
+    around.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let middle = around.len() / 2;
+    match around.len() {
+        ..LEAST => None,
+        n if n.is_multiple_of(2) => Some(f64::midpoint(around[middle - 1].1, around[middle].1)),
+        _ => Some(around[middle].1),
+    }
 }
 
 fn list(steps: &[u32]) -> String {
@@ -352,11 +349,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_compared_with_those_around_it() {
-        let typical: Vec<f64> = typical(&[1.0, 2.0, 3.0, 4.0, 100.0, 100.0, 7.0, 8.0]).collect();
-        // Of 2, 3, 4, 100; of 2, 3, 4, 100, 7, 8 without the own 100; of 100, 100, 7 and 4.
-        assert_eq!(typical[0], 3.5);
-        assert_eq!(typical[4], 5.5);
-        assert_eq!(typical[7], 53.5);
+    fn a_pair_is_compared_with_those_around_it_that_are_as_wide() {
+        let speeds = [1.0, 2.0, 3.0, 4.0, 100.0, 90.0, 7.0, 8.0];
+        let even: Vec<(u32, u32, f64)> = (0..)
+            .zip(speeds)
+            .map(|(n, speed)| (n * 10, n * 10 + 10, speed))
+            .collect();
+        // Of 2, 3, 4, 100, 90 and 7; of 4, 90, 3, 7, 2 and 8.
+        assert_eq!(typical(&even, 0), Some(5.5));
+        assert_eq!(typical(&even, 4), Some(5.5));
+        assert_eq!(typical(&even[..4], 0), None);
+        // Powers of two are no neighbours of each other.
+        let doubling: Vec<(u32, u32, f64)> = (0..10)
+            .map(|n| (1 << n, 2 << n, f64::from(1 << n)))
+            .collect();
+        assert_eq!(typical(&doubling, 9), None);
     }
 }

@@ -188,6 +188,8 @@ pub(crate) fn open(run: &Run, look: Look) -> Result<Inputs> {
     let hashing = Hashing {
         full_hash,
         asks_models,
+        // Tokens are exported before another program can have judged them.
+        reads_verdicts: depth != Depth::Corpora,
     };
     let inputs = fingerprints(run, corpora, list_lengths, unusable, hashing)?;
     check_weights(run, &inputs)?;
@@ -317,6 +319,7 @@ pub(crate) fn check_shape(found: &GptNeoxConfig, shape: &GptNeoxConfig, name: &s
 struct Hashing {
     full_hash: bool,
     asks_models: bool,
+    reads_verdicts: bool,
 }
 
 fn fingerprints(
@@ -327,6 +330,7 @@ fn fingerprints(
     Hashing {
         full_hash,
         asks_models,
+        reads_verdicts,
     }: Hashing,
 ) -> Result<Inputs> {
     let mut inputs = Inputs {
@@ -349,8 +353,10 @@ fn fingerprints(
         }
         inputs.orders.insert(name, open.order);
     }
-    let foreign = run.models.iter().filter_map(|model| model.verdicts.clone());
-    inputs.foreign_files = all_of(&foreign.collect::<Vec<_>>(), full_hash)?;
+    if reads_verdicts {
+        let foreign = run.models.iter().filter_map(|model| model.verdicts.clone());
+        inputs.foreign_files = all_of(&foreign.collect::<Vec<_>>(), full_hash)?;
+    }
     if asks_models {
         for model in &run.models {
             for checkpoint in model.present(run) {
