@@ -4,30 +4,36 @@
 //! memorized ones among them (`hits`).
 
 mod clopper_pearson;
+mod decision;
 mod excess_ratio;
 mod false_discovery;
 mod linear_trend;
 mod negative_binomial;
 mod paired_ratio;
+mod poisson_quantiles;
 mod rank_trend;
 mod rate_ratio;
 mod spread;
 mod trend;
 mod uniformity;
 mod wilson;
+mod window;
 
 pub use clopper_pearson::exact_interval;
+pub use decision::{Decision, Direction, decide, smallest_detectable};
 pub use excess_ratio::{ExcessRatio, excess_ratio};
 pub use false_discovery::q_values;
 pub use linear_trend::{LinearTrend, linear_trend};
 pub use negative_binomial::{NegativeBinomialTrend, negative_binomial_trend};
 pub use paired_ratio::{PairedRatio, paired_ratio};
+pub use poisson_quantiles::{QuantilePoint, poisson_quantiles};
 pub use rank_trend::{Number, RankTrend, rank_trend};
 pub use rate_ratio::{RateRatio, rate_ratio};
 pub use spread::{Dispersion, MannKendall, dispersion, mann_kendall};
-pub use trend::{Bin, Direction, PoissonTrend, direction, poisson_trend, smallest_detectable};
+pub use trend::{Bin, PoissonTrend, poisson_trend};
 pub use uniformity::{Uniformity, uniformity};
 pub use wilson::wilson_interval;
+pub use window::{StepCount, Window};
 
 use statrs::distribution::StudentsT;
 
@@ -46,3 +52,5 @@ fn student(free: f64) -> Option<StudentsT> {
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod published;

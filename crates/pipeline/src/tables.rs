@@ -299,7 +299,7 @@ pub(crate) const TREND: Table = Table {
         nullable(
             "slope_clustered_se",
             Kind::F64,
-            "sandwich estimate clustered by step",
+            "sandwich estimate clustered by step, with its leverages (HC3), so that few steps do not make it too small",
         ),
         nullable(
             "rate_ratio",
@@ -309,7 +309,7 @@ pub(crate) const TREND: Table = Table {
         nullable(
             "rate_ratio_lo",
             Kind::F64,
-            "lower end of its exact 95 % interval (Clopper and Pearson's of the later half's share of hits)",
+            "lower end of its exact 95 % interval for independent hits (Clopper and Pearson's of the later half's share of hits)",
         ),
         nullable("rate_ratio_hi", Kind::F64, "upper end; null: unbounded"),
         nullable(
@@ -342,7 +342,7 @@ pub(crate) const TREND: Table = Table {
         nullable(
             "mde",
             Kind::F64,
-            "smallest |slope| that would be found in 80 % of all cases: 2.80 times the larger of the quasi-Poisson and the clustered error",
+            "smallest |slope| that would be found in 80 % of all cases: the larger of t₀.₉₇₅ + t₀.₈ times the quasi-Poisson error, with t(K − 2), and times the clustered error, with t(steps − 2)",
         ),
         nullable(
             "q_bh",
@@ -352,12 +352,12 @@ pub(crate) const TREND: Table = Table {
         nullable(
             "direction",
             Kind::Text,
-            "`later_more`, `later_less` or `none`, by the slope's 95 % interval: t(K − 2) times the larger of the quasi-Poisson and the clustered error",
+            "`later_more`, `later_less` or `none`, by the wider of the slope's 95 % intervals: quasi-Poisson with t(K − 2), and clustered with t(steps − 2)",
         ),
         nullable(
             "equivalence",
             Kind::Text,
-            "`within_1.05`, `within_1.10` or `not_shown`: the tightest margin whose p is below 0.05",
+            "`within_1.05`, `within_1.10` or `not_shown`: the tightest margin whose p is below 0.05 when the error behind `tost_p` is multiplied as the larger of those two errors is over `slope_se`, where it is larger: hits may come in bunches",
         ),
         nullable("conclusion", Kind::Text, "both as a sentence; of `seen`"),
         K,

@@ -16,8 +16,8 @@ use crate::tables::{
 };
 use anyhow::{Context, Result, bail};
 use arrow_array::ArrayRef;
-use group::{Group, SEEN, StepCount};
-use pipeline::statistics::q_values;
+use group::{Group, SEEN};
+use pipeline::statistics::{StepCount, q_values};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use source::{Block, Source};
@@ -159,8 +159,8 @@ fn find_families(rows: &mut [TrendRow]) {
     for row in &mut family {
         row.primary = true;
     }
-    family.retain(|row| row.p.is_some());
-    let ps: Vec<f64> = family.iter().filter_map(|row| row.p).collect();
+    family.retain(|row| row.p().is_some());
+    let ps: Vec<f64> = family.iter().filter_map(|row| row.p()).collect();
     for (row, q) in family.into_iter().zip(q_values(&ps)) {
         row.q = Some(q);
     }

@@ -57,12 +57,8 @@ fn trends_equal_statsmodels() {
         if name == "all memorized" {
             // 0 but for rounding.
             assert!(fit.unwrap().slope.abs() < 1e-12);
-            let none = direction(
-                fit.unwrap().slope,
-                fit.unwrap().se_quasi.unwrap(),
-                bins.len(),
-            );
-            assert_eq!(none, Some(Direction::None));
+            let decision = decide(&fit.unwrap(), fit.as_ref()).unwrap();
+            assert_eq!((decision.direction, decision.p), (Direction::None, 1.0));
             continue;
         }
         check("slope", fit.map(|fit| fit.slope));
@@ -71,8 +67,11 @@ fn trends_equal_statsmodels() {
         check("dispersion_pearson", fit.and_then(|fit| fit.dispersion));
         check("se_quasi", fit.and_then(|fit| fit.se_quasi));
         check("se_hc1", fit.and_then(|fit| fit.se_hc1));
+        check("se_hc3", fit.and_then(|fit| fit.se_hc3));
         if bins.len() == 2 {
             assert_eq!(fit.unwrap().se_quasi, None);
+            assert_eq!(fit.unwrap().se_hc3, None);
+            assert_eq!(decide(&fit.unwrap(), fit.as_ref()), None);
         }
     }
 }

@@ -14,7 +14,7 @@ pub struct RateRatio {
     /// Upper end; infinite without an earlier hit.
     pub hi: f64,
     /// Standard error of ln ratio: √(1/hits + 1/hits).
-    se: f64,
+    pub se: f64,
 }
 
 /// Compares (hits, probes) of an earlier and a later time; `None` where there are no probes in one, or no hit in both.
@@ -45,8 +45,13 @@ impl RateRatio {
     /// Whether the rates are the same within a factor `margin`: the larger p of two one-sided tests on ln ratio (Schuirmann
     /// 1987, with Wald's standard error); `None` where one of the rates is 0.
     pub fn equivalence_p(&self, margin: f64) -> Option<f64> {
-        let (log, margin) = (self.ratio?.ln(), margin.ln());
-        let p = normal_tail((log + margin) / self.se).max(normal_tail((margin - log) / self.se));
+        self.equivalence_p_in_bunches(margin, 1.0)
+    }
+
+    /// The same for hits that may come in bunches: with the standard error times [`Decision::spread`](super::Decision::spread).
+    pub fn equivalence_p_in_bunches(&self, margin: f64, spread: f64) -> Option<f64> {
+        let (log, margin, se) = (self.ratio?.ln(), margin.ln(), self.se * spread);
+        let p = normal_tail((log + margin) / se).max(normal_tail((margin - log) / se));
         p.is_finite().then_some(p)
     }
 }

@@ -1,7 +1,5 @@
 //! A rate that changes with time: Poisson regression of counts on time.
 
-use statrs::distribution::{ContinuousCDF, StudentsT};
-
 /// The probes of a stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bin {
@@ -28,34 +26,15 @@ pub struct PoissonTrend {
     /// `se` · √dispersion: quasi-Poisson (`McCullagh` and Nelder 1989, 9.2).
     pub se_quasi: Option<f64>,
     /// The sandwich estimate (White 1980), as statsmodels' `HC1` gives it for a generalized linear model: without the factor
-    /// K/(K − 2); of 3 bins or more. Where bins are single steps it is clustered by step.
+    /// K/(K − 2); of 3 bins or more.
     pub se_hc1: Option<f64>,
+    /// The sandwich estimate with each residual over 1 − its leverage (`MacKinnon` and White 1985, HC3), which few bins do not make
+    /// too small; of 3 bins or more. Where bins are single steps it is clustered by step.
+    pub se_hc3: Option<f64>,
     /// ln of the likelihood.
     pub log_likelihood: f64,
     /// Bins.
     pub n_bins: usize,
-}
-
-/// Which way memorization goes with training time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Sequences met later are memorized more.
-    LaterMore,
-    /// Sequences met later are memorized less.
-    LaterLess,
-    /// The interval of the slope holds 0.
-    None,
-}
-
-impl Direction {
-    /// As it stands in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::LaterMore => "later_more",
-            Self::LaterLess => "later_less",
-            Self::None => "none",
-        }
-    }
 }
 
 /// Fits a [`PoissonTrend`] to bins in any order. `None` where no finite slope is best: fewer than two bins, no hit, or hits in
@@ -80,17 +59,22 @@ pub fn poisson_trend(bins: &[Bin]) -> Option<PoissonTrend> {
         .sum();
     let dispersion = several.then_some(pearson / free);
     // The row of the inverse information that belongs to the slope, times each bin's score.
-    let meat: f64 = bins
-        .iter()
-        .map(|bin| ((a * bin.t - b) / determinant * (bin.hits - fitted(bin))).powi(2))
-        .sum();
+    let influence = |bin: &Bin| (a * bin.t - b) / determinant * (bin.hits - fitted(bin));
+    // 1 where a bin decides its own fit.
+    let leverage =
+        |bin: &Bin| fitted(bin) * (d - 2.0 * b * bin.t + a * bin.t * bin.t) / determinant;
+    let sandwich = |of_bin: &dyn Fn(&Bin) -> f64| {
+        let meat: f64 = bins.iter().map(|bin| of_bin(bin).powi(2)).sum();
+        Some(meat.sqrt()).filter(|se| several && se.is_finite())
+    };
     Some(PoissonTrend {
         intercept: coefficients[0],
         slope: coefficients[1],
         se,
         dispersion,
         se_quasi: dispersion.map(|dispersion| se * dispersion.sqrt()),
-        se_hc1: several.then(|| meat.sqrt()),
+        se_hc1: sandwich(&influence),
+        se_hc3: sandwich(&|bin| influence(bin) / (1.0 - leverage(bin))),
         log_likelihood: bins
             .iter()
             .map(|bin| {
@@ -100,47 +84,6 @@ pub fn poisson_trend(bins: &[Bin]) -> Option<PoissonTrend> {
             .sum(),
         n_bins,
     })
-}
-
-/// The direction by the 95 % interval slope ± t(K − 2) · se, where `se` is the largest of the standard errors that allow for
-/// more than Poisson variance.
-pub fn direction(slope: f64, se: f64, n_bins: usize) -> Option<Direction> {
-    let half_width = se * student_quantile(n_bins)?;
-    // Rounding is no trend: where every sequence is memorized, `se` is 0.
-    let clear = slope.abs() > half_width && slope.abs() > 1e-9;
-    Some(match (clear, slope > 0.0) {
-        (false, _) => Direction::None,
-        (true, true) => Direction::LaterMore,
-        (true, false) => Direction::LaterLess,
-    })
-}
-
-/// Two-sided p of slope = 0 by t(K − 2).
-pub(super) fn slope_p(slope: f64, se: f64, n_bins: usize) -> Option<f64> {
-    Some(2.0 * student(n_bins)?.sf((slope / se).abs())).filter(|p| p.is_finite())
-}
-
-impl PoissonTrend {
-    /// Two-sided p of slope = 0 by t(K − 2) and the standard error `se`.
-    pub fn p(&self, se: f64) -> Option<f64> {
-        slope_p(self.slope, se, self.n_bins)
-    }
-}
-
-/// The smallest slope that a two-sided test at 5 % finds in 80 % of all cases: (z₀.₉₇₅ + z₀.₈) · se.
-pub fn smallest_detectable(se: f64) -> f64 {
-    const Z_80: f64 = 0.841_621_233_572_914_3;
-    (super::Z + Z_80) * se
-}
-
-fn student(n_bins: usize) -> Option<StudentsT> {
-    #[expect(clippy::cast_precision_loss, reason = "a number of bins")]
-    let free = n_bins as f64 - 2.0;
-    super::student(free)
-}
-
-fn student_quantile(n_bins: usize) -> Option<f64> {
-    Some(student(n_bins)?.inverse_cdf(0.975))
 }
 
 /// Hits and probes of all bins.

@@ -1,8 +1,8 @@
 //! The rows of `memorization_by_time`.
 
-use super::group::{Group, StepCount, exposure_names, merged};
+use super::group::{Group, exposure_names, merged};
 use crate::config::{Analysis, Interval};
-use pipeline::statistics::{exact_interval, wilson_interval};
+use pipeline::statistics::{StepCount, exact_interval, wilson_interval};
 use std::ops::Range;
 
 /// One bin of steps.

@@ -3,6 +3,7 @@
 use super::source::Block;
 use anyhow::{Result, bail};
 use arrow_array::Array;
+use pipeline::statistics::StepCount;
 
 /// The strata that every group has.
 pub(super) const ALL: &str = "all";
@@ -47,14 +48,6 @@ pub(super) struct Cell {
     pub(super) exposures: Option<usize>,
     /// Ascending by step.
     pub(super) steps: Vec<StepCount>,
-}
-
-/// The probes of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StepCount {
-    pub(super) step: u32,
-    pub(super) n: u32,
-    pub(super) hits: u32,
 }
 
 /// The continuous outcome, by training index.

@@ -1,20 +1,13 @@
 //! What the statistics say of each stratum of a group: the rows of `trend`, `uniformity` and `quantiles`.
 
 use super::Conclusion;
-use super::group::{ALL, Group, SEEN, StepCount, Stratum, UNSEEN};
+use super::group::{ALL, Group, SEEN, Stratum, UNSEEN};
 use pipeline::statistics::{
-    Bin, Direction, Dispersion, ExcessRatio, MannKendall, NegativeBinomialTrend, PoissonTrend,
-    RateRatio, Uniformity, direction, dispersion, excess_ratio, mann_kendall,
-    negative_binomial_trend, poisson_trend, rate_ratio, smallest_detectable, uniformity,
+    Decision, Direction, Dispersion, ExcessRatio, MannKendall, NegativeBinomialTrend, PoissonTrend,
+    QuantilePoint, RateRatio, Uniformity, Window, decide, dispersion, excess_ratio, mann_kendall,
+    negative_binomial_trend, poisson_quantiles, poisson_trend, uniformity,
 };
-use statrs::distribution::{DiscreteCDF, Poisson};
-use std::collections::BTreeMap;
 
-/// Bins of the trend: one for each 1,000 steps of Pythia.
-const MOST_BINS: u32 = 143;
-/// Fewer hits than these in a bin on average make fewer bins, down to [`FEWEST_BINS`].
-const HITS_PER_BIN: u64 = 5;
-const FEWEST_BINS: u32 = 10;
 /// Probes of a window of the quantile plot (Biderman et al. 2023, 3.2).
 const WINDOW: usize = 512;
 
@@ -36,10 +29,9 @@ pub(super) struct TrendRow {
     pub(super) first_decile: Option<f64>,
     pub(super) last_5_percent: Option<f64>,
     pub(super) excess: Option<ExcessRatio>,
-    pub(super) direction: Option<Direction>,
-    /// p of the slope, from the interval that gives the direction.
-    pub(super) p: Option<f64>,
-    pub(super) mde: Option<f64>,
+    pub(super) decision: Option<Decision>,
+    /// Whether it mixes seen and unseen, so that nothing is concluded.
+    mixed: bool,
     /// Of the fixed family.
     pub(super) primary: bool,
     pub(super) q: Option<f64>,
@@ -70,25 +62,21 @@ pub(super) struct QuantileRow {
 
 impl Group {
     fn baseline(&self) -> Option<(u64, u64)> {
-        Some(self.stratum(UNSEEN)?.counts(|_| true))
+        Some(self.stratum(UNSEEN)?.window().total())
     }
 
     pub(super) fn trend(&self) -> Vec<TrendRow> {
         let mixed = self.stratum(SEEN).is_some() && self.stratum(UNSEEN).is_some();
         let row = |stratum: &Stratum| {
-            let bins = stratum.bins();
+            let window = stratum.window();
+            let bins = window.bins();
             let fit = poisson_trend(&bins);
-            // A row for each step: the sandwich then allows for hits that come together in a step.
-            let se_clustered = fit.and_then(|_| poisson_trend(&stratum.by_step())?.se_hc1);
-            let widest = fit
-                .and_then(|fit| fit.se_quasi)
-                .map(|quasi| se_clustered.map_or(quasi, |clustered| quasi.max(clustered)));
-            let decided = fit.zip(widest).filter(|_| !(mixed && stratum.name == ALL));
+            let by_step = fit.and_then(|_| poisson_trend(&window.by_step()));
             let excess = self
                 .baseline()
                 .filter(|_| stratum.name == SEEN)
-                .and_then(|baseline| excess_ratio(stratum.first(0.5), stratum.rest(0.5), baseline));
-            let (step_lo, step_hi) = stratum.window();
+                .and_then(|baseline| excess_ratio(window.first(0.5), window.rest(0.5), baseline));
+            let (step_lo, step_hi) = window.ends();
             TrendRow {
                 model: self.model.clone(),
                 corpus: self.corpus.clone(),
@@ -101,14 +89,13 @@ impl Group {
                 n_bins: narrow(bins.len() as u64),
                 fit,
                 negative_binomial: negative_binomial_trend(&bins),
-                se_clustered,
-                halves: rate_ratio(stratum.first(0.5), stratum.rest(0.5)),
-                first_decile: ratio(stratum.first(0.1), stratum.rest(0.1)),
-                last_5_percent: ratio(stratum.rest(0.95), stratum.first(0.95)),
+                se_clustered: by_step.and_then(|fit| fit.se_hc3),
+                halves: window.halves(),
+                first_decile: ratio(window.first(0.1), window.rest(0.1)),
+                last_5_percent: ratio(window.rest(0.95), window.first(0.95)),
                 excess,
-                direction: decided.and_then(|(fit, se)| direction(fit.slope, se, fit.n_bins)),
-                p: decided.and_then(|(fit, se)| fit.p(se)),
-                mde: widest.map(smallest_detectable),
+                decision: fit.and_then(|fit| decide(&fit, by_step.as_ref())),
+                mixed: mixed && stratum.name == ALL,
                 primary: false,
                 q: None,
             }
@@ -118,7 +105,7 @@ impl Group {
 
     pub(super) fn uniformity(&self) -> Vec<UniformityRow> {
         let row = |stratum: &Stratum| {
-            let bins = stratum.bins();
+            let bins = stratum.window().bins();
             UniformityRow {
                 model: self.model.clone(),
                 corpus: self.corpus.clone(),
@@ -133,104 +120,28 @@ impl Group {
         self.strata.iter().map(row).collect()
     }
 
-    /// Sorted counts of windows against the quantiles of the Poisson distribution with their mean, as the published figure plots
-    /// them: window i of m, from 1, stands over the quantile of i / (m + 1). Equal points are one row.
+    /// What the published figure plots, of the sequences that were seen.
     pub(super) fn quantiles(&self) -> Vec<QuantileRow> {
-        let mut counts = self.stratum(SEEN).map(Stratum::windows).unwrap_or_default();
-        counts.sort_unstable();
-        let sum: u64 = counts.iter().map(|count| u64::from(*count)).sum();
-        #[expect(clippy::cast_precision_loss, reason = "counts below 2⁵³")]
-        let mean = sum as f64 / counts.len() as f64;
-        let Ok(poisson) = Poisson::new(mean) else {
+        let counts = self.stratum(SEEN).map(Stratum::windows).unwrap_or_default();
+        let Some((mean, points)) = poisson_quantiles(&counts) else {
             return Vec::new();
         };
-        let mut points: BTreeMap<(u32, u32), u32> = BTreeMap::new();
-        let (mut quantile, mut below) = (0_u64, poisson.cdf(0));
-        for (place, count) in counts.iter().enumerate() {
-            #[expect(clippy::cast_precision_loss, reason = "counts below 2⁵³")]
-            let p = (place + 1) as f64 / (counts.len() + 1) as f64;
-            while below < p {
-                quantile += 1;
-                below = poisson.cdf(quantile);
-            }
-            *points.entry((narrow(quantile), *count)).or_default() += 1;
-        }
-        let row = |((poisson_quantile, count), n_windows)| QuantileRow {
+        let row = |point: QuantilePoint| QuantileRow {
             model: self.model.clone(),
             corpus: self.corpus.clone(),
             checkpoint: self.checkpoint,
             mean,
-            poisson_quantile,
-            count,
-            n_windows,
+            poisson_quantile: point.quantile,
+            count: point.count,
+            n_windows: point.n_windows,
         };
         points.into_iter().map(row).collect()
     }
 }
 
 impl Stratum {
-    /// From the first probed step to behind the last.
-    fn window(&self) -> (u32, u32) {
-        let first = self.steps.first().map_or(0, |count| count.step);
-        let last = self.steps.last().map_or(0, |count| count.step);
-        (first, last + 1)
-    }
-
-    /// Where in the window the middle of some steps lies, 0 … 1.
-    fn place(&self, first: u32, last: u32) -> f64 {
-        let (lo, hi) = self.window();
-        (f64::midpoint(f64::from(first), f64::from(last)) + 0.5 - f64::from(lo))
-            / f64::from(hi - lo)
-    }
-
-    /// Hits and probes of the steps whose place is wanted.
-    fn counts(&self, wanted: impl Fn(f64) -> bool) -> (u64, u64) {
-        let steps = self
-            .steps
-            .iter()
-            .filter(|count| wanted(self.place(count.step, count.step)));
-        steps.fold((0, 0), |(hits, n), count| {
-            (hits + u64::from(count.hits), n + u64::from(count.n))
-        })
-    }
-
-    /// Hits and probes of the first `share` of the window, and of the rest.
-    fn first(&self, share: f64) -> (u64, u64) {
-        self.counts(|place| place < share)
-    }
-
-    fn rest(&self, share: f64) -> (u64, u64) {
-        self.counts(|place| place >= share)
-    }
-
-    /// Bins of equally many steps, the last of fewer; those without probes are left out.
-    fn bins(&self) -> Vec<Bin> {
-        let (lo, hi) = self.window();
-        let enough = narrow(self.hits.len() as u64 / HITS_PER_BIN);
-        let width = (hi - lo).div_ceil(enough.clamp(FEWEST_BINS, MOST_BINS));
-        let same_bin =
-            |a: &StepCount, b: &StepCount| (a.step - lo) / width == (b.step - lo) / width;
-        let bins = self.steps.chunk_by(same_bin).map(|steps| {
-            let first = lo + (steps[0].step - lo) / width * width;
-            let sum =
-                |of: fn(&StepCount) -> u32| steps.iter().map(|count| f64::from(of(count))).sum();
-            Bin {
-                t: self.place(first, (first + width).min(hi) - 1) - 0.5,
-                n: sum(|count| count.n),
-                hits: sum(|count| count.hits),
-            }
-        });
-        bins.collect()
-    }
-
-    /// Every step as a bin.
-    fn by_step(&self) -> Vec<Bin> {
-        let bin = |count: &StepCount| Bin {
-            t: self.place(count.step, count.step) - 0.5,
-            n: f64::from(count.n),
-            hits: f64::from(count.hits),
-        };
-        self.steps.iter().map(bin).collect()
+    fn window(&self) -> Window<'_> {
+        Window::new(&self.steps)
     }
 
     /// Times of the hits: the share of the stratum's probes before each, so that they are uniform whichever steps were probed.
@@ -255,10 +166,32 @@ impl Stratum {
 }
 
 impl TrendRow {
-    /// `within_1.05`, `within_1.10` or `not_shown`: the tightest margin whose test passes at 5 %.
+    fn decided(&self) -> Option<Decision> {
+        self.decision.filter(|_| !self.mixed)
+    }
+
+    pub(super) fn direction(&self) -> Option<Direction> {
+        Some(self.decided()?.direction)
+    }
+
+    /// p of the slope, from the intervals that give the direction.
+    pub(super) fn p(&self) -> Option<f64> {
+        Some(self.decided()?.p)
+    }
+
+    pub(super) fn mde(&self) -> Option<f64> {
+        Some(self.decision?.smallest_detectable)
+    }
+
+    /// `within_1.05`, `within_1.10` or `not_shown`: the tightest margin whose test passes at 5 %, with an error that allows for hits in
+    /// bunches.
     pub(super) fn equivalence(&self) -> Option<&'static str> {
-        let passes = |margin| self.equivalence_p(margin).is_some_and(|p| p < 0.05);
-        self.direction?;
+        let spread = self.decided()?.spread;
+        let passes = |margin| {
+            self.halves
+                .and_then(|halves| halves.equivalence_p_in_bunches(margin, spread))
+                .is_some_and(|p| p < 0.05)
+        };
         Some(if passes(1.05) {
             "within_1.05"
         } else if passes(1.10) {
@@ -282,12 +215,12 @@ impl TrendRow {
             "within_1.10" => Some("10 %"),
             _ => None,
         };
-        let found = match self.direction? {
+        let found = match self.direction()? {
             Direction::LaterMore => "later sequences are memorized more",
             Direction::LaterLess => "later sequences are memorized less",
             Direction::None => "no trend",
         };
-        Some(match (self.direction?, same, self.mde) {
+        Some(match (self.direction()?, same, self.mde()) {
             (Direction::None, Some(margin), _) => {
                 format!("{found}: early and late rates are the same within {margin}")
             }

@@ -100,10 +100,10 @@ pub(super) fn trend(rows: &[TrendRow], source: &Provenance) -> Result<Vec<ArrayR
         number(rows, |row| Some(row.excess?.interval?.1)),
         number(rows, |row| row.equivalence_p(1.05)),
         number(rows, |row| row.equivalence_p(1.10)),
-        number(rows, |row| row.mde),
+        number(rows, TrendRow::mde),
         number(rows, |row| row.q),
         texts(rows, |row| {
-            row.direction.map(Direction::name).map(str::to_owned)
+            row.direction().map(Direction::name).map(str::to_owned)
         }),
         texts(rows, |row| row.equivalence().map(str::to_owned)),
         texts(rows, TrendRow::sentence),
