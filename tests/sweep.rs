@@ -440,8 +440,9 @@ fn a_full_disk_fails_clearly_and_is_gone_on_from() {
 #[test]
 fn a_checkpoint_that_cannot_be_read_fails_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let source = mini().join("standard/model/step2400");
-    for step in ["step10", "step20", "step40"] {
+    // Equal weights under two names would be refused.
+    for (step, source) in [("step10", "step1200"), ("step20", "step1800"), ("step40", "step2400")] {
+        let source = mini().join("standard/model").join(source);
         fs::create_dir(folder.path().join(step)).unwrap();
         for name in ["config.json", "model.safetensors"] {
             fs::copy(source.join(name), folder.path().join(step).join(name)).unwrap();
