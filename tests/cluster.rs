@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How long the jobs may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A Slurm that ends with the test.
 struct Cluster {
@@ -34,7 +34,7 @@ impl Cluster {
             found.is_ok_and(|status| status.success())
         };
         let user = Command::new("id").arg("-u").output().unwrap();
-        if !programs.iter().all(|program| is_there(&program)) || user.stdout != b"0\n" {
+        if !programs.iter().all(|program| is_there(program)) || user.stdout != b"0\n" {
             println!("skipped: there is no Slurm that this user could start");
             return None;
         }

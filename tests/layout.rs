@@ -1,10 +1,10 @@
-//! The verdicts as they lie: read by Polars, pandas and DuckDB, each by itself.
+//! The verdicts as they lie: read by Polars, pandas and `DuckDB`, each by itself.
 
 use crate::program::{RunFile, succeed, table, u16s};
 use std::process::Command;
 
 /// Prints, for each reader: rows, columns, and the sum of `n_prefix_matched` for each model and checkpoint; then what
-/// DuckDB sees of the row groups' statistics.
+/// `DuckDB` sees of the row groups' statistics.
 const SCRIPT: &str = r#"
 import sys
 import duckdb, pandas, polars

@@ -441,7 +441,11 @@ fn a_full_disk_fails_clearly_and_is_gone_on_from() {
 fn a_checkpoint_that_cannot_be_read_fails_alone() {
     let folder = tempfile::tempdir().unwrap();
     // Equal weights under two names would be refused.
-    for (step, source) in [("step10", "step1200"), ("step20", "step1800"), ("step40", "step2400")] {
+    for (step, source) in [
+        ("step10", "step1200"),
+        ("step20", "step1800"),
+        ("step40", "step2400"),
+    ] {
         let source = mini().join("standard/model").join(source);
         fs::create_dir(folder.path().join(step)).unwrap();
         for name in ["config.json", "model.safetensors"] {

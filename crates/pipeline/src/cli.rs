@@ -87,6 +87,7 @@ pub(crate) enum Command {
 
 /// How a run differs from its file.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct RunOptions {
     /// Output folder, instead of the run file's `out`.
     #[arg(long, value_name = "DIR")]

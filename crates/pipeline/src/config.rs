@@ -424,6 +424,10 @@ impl Problems {
     }
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "every key of the file is looked at once, in its order"
+)]
 fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<String>> {
     let RunFile {
         suite,
@@ -490,7 +494,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
     if recheck && precision == Some(Precision::F32) {
         problems.add("probe.recheck", "the run is in `f32` already: leave it out");
     }
-    let analysis = analysis::check_analysis(memorization_by_time, trend, &mut problems);
+    let analysis = analysis::check_analysis(&memorization_by_time, trend, &mut problems);
 
     let mut names = BTreeSet::new();
     let corpora: Vec<Corpus> = corpus

@@ -162,7 +162,7 @@ fn show_models(
 ) -> Result<()> {
     let unit = match run.device {
         DeviceChoice::Cpu => "CPU-hours",
-        _ => "GPU-hours",
+        DeviceChoice::Gpu(..) => "GPU-hours",
     };
     let none = || "–".to_owned();
     let mut rows = vec![

@@ -162,7 +162,7 @@ fn run_stages(
     let wanted = |stage| wanted.contains(&stage);
     let at = |stage: Stage| {
         how.record
-            .note(|work| work.working_on = stage.name().to_owned())
+            .note(|work| stage.name().clone_into(&mut work.working_on));
     };
     if wanted(Stage::Plan) {
         at(Stage::Plan);

@@ -53,7 +53,7 @@ impl TimeBins {
 
 /// An analysis whose values fit together.
 pub(super) fn check_analysis(
-    time: TimeTable,
+    time: &TimeTable,
     trend: TrendTable,
     problems: &mut Problems,
 ) -> Analysis {
@@ -61,7 +61,7 @@ pub(super) fn check_analysis(
         steps,
         bins,
         interval,
-    } = time;
+    } = *time;
     let TrendTable {
         exposures,
         margins,

@@ -7,6 +7,10 @@ use crate::suite::{SEQUENCE_LENGTH, Suite, SuiteModel};
 use std::collections::BTreeSet;
 
 /// A model whose values fit together, the corpora and the registry; its folders are not opened here.
+#[expect(
+    clippy::too_many_lines,
+    reason = "every key of the table is looked at once, in its order"
+)]
 pub(super) fn check_model(
     table: ModelTable,
     corpora: &[Corpus],
@@ -27,8 +31,8 @@ pub(super) fn check_model(
     let place = |key: &str| format!("model `{name}`: {key}");
     let known = registry.find(&name);
     // A model in a folder may be called as one likes; one without must be of the suite, which knows old names, too.
-    let named = folder.is_none() && verdicts.is_none();
-    let known = known.filter(|known| named || known.name == name);
+    let by_name = folder.is_none() && verdicts.is_none();
+    let known = known.filter(|known| by_name || known.name == name);
     let today = known.as_ref().map_or(name.as_str(), |known| known.name);
     if today != name {
         let renamed = format!("the model `{name}` is called `{today}` since January 2023");

@@ -47,6 +47,10 @@ pub(crate) struct Rows {
 }
 
 /// The one selection that the tables of a corpus name; its files are not opened here.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the tables as they were read, of which nothing is left"
+)]
 pub(super) fn check_selection(
     sample: Option<SampleTable>,
     list: Option<ListTable>,
@@ -135,7 +139,7 @@ impl Sample {
 impl Rows {
     /// The first row of a step's: the first 8 bytes of the SHA-256 of `SEED:STEP`, as a little-endian number, modulo
     /// the places there are.
-    pub(crate) fn first(&self, step: u32, batch_size: u32) -> u32 {
+    pub(crate) fn first(self, step: u32, batch_size: u32) -> u32 {
         let hash = Sha256::digest(format!("{}:{step}", self.seed));
         let first = hash.iter().take(8).rev();
         let number = first.fold(0_u64, |number, byte| number << 8 | u64::from(*byte));

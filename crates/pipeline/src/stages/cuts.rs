@@ -39,6 +39,7 @@ pub(super) struct Cut {
 }
 
 /// An open table `positions`, cut into units.
+#[expect(clippy::struct_field_names, reason = "they are what they are called")]
 pub(crate) struct Cuts {
     path: PathBuf,
     reader: RowReader,
@@ -144,7 +145,7 @@ impl<'a> Rows<'a> {
         let training_index = column("training_index").context("no training index")?;
         let contrast = column("contrast").context("no contrast")?;
         Ok(Self {
-            corpus: column("corpus").map(|corpus| corpus.as_string()),
+            corpus: column("corpus").map(AsArray::as_string),
             training_index: training_index.as_primitive::<UInt32Type>().values(),
             contrast: contrast.as_boolean(),
         })

@@ -51,7 +51,7 @@ struct Parts<'a> {
 /// Where the rows go.
 enum Sink {
     /// One file for all sets.
-    File(FrameWriter),
+    File(Box<FrameWriter>),
     /// One file for each.
     Dataset { folder: PathBuf, footer: Footer },
 }
@@ -103,7 +103,7 @@ fn join_set(
         let Some(judged) = verdicts.up_to(stretch.last)? else {
             continue;
         };
-        let table = join_stretch(run, positions, set, stretch, judged, verdicts.complete())?;
+        let table = join_stretch(run, positions, set, stretch, &judged, verdicts.complete())?;
         n_joined += table.height() as u64;
         progress.advance(table.height() as u64);
         match sink {
@@ -141,7 +141,7 @@ fn join_stretch(
     positions: &Positions,
     set: &ProbeSet<'_>,
     stretch: &Stretch,
-    judged: DataFrame,
+    judged: &DataFrame,
     complete: bool,
 ) -> Result<DataFrame> {
     let mut planned = positions.read(stretch)?;
@@ -149,7 +149,7 @@ fn join_stretch(
         planned = planned.filter(planned.column("contrast")?.bool()?)?;
     }
     let n_judged = judged.height();
-    let joined = planned.inner_join(&judged, ["training_index"], ["training_index"]);
+    let joined = planned.inner_join(judged, ["training_index"], ["training_index"]);
     let mut joined = joined?.sort(["training_index"], SortMultipleOptions::default())?;
     if joined.height() != n_judged {
         let known = judged.left_join(&planned, ["training_index"], ["training_index"])?;
@@ -357,7 +357,9 @@ impl Sink {
             return Ok(Self::Dataset { folder, footer });
         }
         let table: &'static Table = &MEMORIZATION;
-        Ok(Self::File(FrameWriter::create(&file, table, &footer)?))
+        Ok(Self::File(Box::new(FrameWriter::create(
+            &file, table, &footer,
+        )?)))
     }
 
     fn finish(self, run: &Run) -> Result<()> {

@@ -108,7 +108,7 @@ fn survey_corpus(
     let len = u64::from(run.probe.k) + u64::from(run.probe.l);
     let widths: Vec<u64> = order
         .datasets()
-        .map(|dataset| dataset.token_type().width() as u64)
+        .map(|dataset| dataset.token_type().width())
         .collect();
     let (mut n_probes, mut n_contrast, mut n_untrained, mut n_bytes) = (0, 0, 0, 0);
     for index in planned(run, inputs, corpus)? {

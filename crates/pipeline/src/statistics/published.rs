@@ -150,6 +150,12 @@ impl Values {
 }
 
 /// What the program says of the positions of hits in a window of `n` sequences and in `k` bins.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::too_many_lines,
+    reason = "one value after another; numbers of bins"
+)]
 fn values(positions: &[u64], n: u64, k: usize) -> Values {
     let float = |count: usize| f64::from(u32::try_from(count).unwrap());
     let n = f64::from(u32::try_from(n).unwrap());

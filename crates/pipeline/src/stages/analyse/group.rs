@@ -2,7 +2,7 @@
 
 use super::source::Block;
 use anyhow::{Result, bail};
-use arrow_array::Array;
+use arrow_array::{Array, PrimitiveArray};
 use pipeline::statistics::StepCount;
 
 /// The strata that every group has.
@@ -134,7 +134,7 @@ impl Group {
             .exposures
             .iter()
             .all(|counts| counts.null_count() == 0);
-        let [before, after, same] = block.exposures.each_ref().map(|counts| counts.values());
+        let [before, after, same] = block.exposures.each_ref().map(PrimitiveArray::values);
         let (n_exposures, n_cells) = (self.bounds.len() + 2, self.cells.len());
         for row in 0..indices.len() {
             let index = indices[row];

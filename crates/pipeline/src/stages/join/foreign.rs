@@ -80,11 +80,11 @@ fn of_set(frame: &DataFrame, set: &ProbeSet<'_>, l: u16) -> Result<DataFrame> {
         ));
     }
     let indices: Vec<u32> = indices.into_no_null_iter().collect();
-    if let Some(pair) = indices.windows(2).find(|pair| pair[0] == pair[1]) {
+    if let Some([twice, _]) = indices.array_windows().find(|[a, b]| a == b) {
         return Err(failure::failed(
             format_args!(
                 "the training index {} stands there twice at the checkpoint {}",
-                pair[0], set.checkpoint.steps
+                twice, set.checkpoint.steps
             ),
             "drop duplicates",
         ));

@@ -86,7 +86,7 @@ pub(super) fn rows(run: &Run, table: &Table, footer: &Footer) -> Result<Option<u
     let Ok((found, n_rows)) = read_metadata(&path) else {
         return Ok(None);
     };
-    if found.get(KEY).is_some() && found.get(KEY) == footer.0.get(KEY) {
+    if found.contains_key(KEY) && found.get(KEY) == footer.0.get(KEY) {
         let same = footer
             .0
             .iter()
