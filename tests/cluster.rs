@@ -34,7 +34,7 @@ impl Cluster {
             found.is_ok_and(|status| status.success())
         };
         let user = Command::new("id").arg("-u").output().unwrap();
-        if !programs.iter().all(|program| is_there(program)) || user.stdout != b"0\n" {
+        if !programs.iter().all(is_there) || user.stdout != b"0\n" {
             println!("skipped: there is no Slurm that this user could start");
             return None;
         }
