@@ -18,11 +18,11 @@ print(frame.group_by("model", "checkpoint").agg(polars.col("n_prefix_matched").c
 frame = pandas.read_parquet(folder, engine="pyarrow")
 print("pandas", len(frame), sorted(frame.columns))
 sums = frame.groupby(["model", "checkpoint"], observed=True)["n_prefix_matched"].sum()
-print([(model, int(checkpoint), int(n)) for (model, checkpoint), n in sums.items()])
+print(sorted((model, int(checkpoint), int(n)) for (model, checkpoint), n in sums.items()))
 
 parts = f"read_parquet('{folder}/**/*.parquet', hive_partitioning = true)"
 names = [row[0] for row in duckdb.sql(f"describe select * from {parts}").fetchall()]
-n = duckdb.sql(f"select count(*) from {parts}").fetchone()[0]
+n = duckdb.sql(f"select count(*) from {parts}").fetchall()[0][0]
 print("duckdb", n, sorted(names))
 print(duckdb.sql(f"select model, checkpoint, cast(sum(n_prefix_matched) as bigint) from {parts} group by all order by 2").fetchall())
 
