@@ -1,7 +1,7 @@
 //! `analyse` and `join` on tables as others may hand them over.
 
 use crate::program::{RunFile, pipeline, root, succeed, table, tables, u32s};
-use polars::prelude::{Column, DataFrame, IntoColumn, NamedFrom, Series};
+use polars::prelude::{Column, DataFrame, IntoColumn, IntoLazy, NamedFrom, Series, col, lit};
 use polars_io::parquet::write::ParquetWriter;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -235,6 +235,58 @@ fn verdicts_of_another_program_are_joined() {
         columns(&indices).drain(1..).collect(),
         "no column `training_index`",
     );
+}
+
+#[test]
+fn verdicts_on_another_corpus_must_say_whose_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let theirs = folder.path().join("theirs.parquet");
+    let path = run_file(folder.path(), "", "");
+    let text = fs::read_to_string(&path).unwrap();
+    // The model of the other corpus, which the contrast asks about this one, too.
+    let at = text.rfind("folder = ").unwrap();
+    let end = at + text[at..].find('\n').unwrap();
+    let verdicts = "verdicts = \"theirs.parquet\"";
+    fs::write(&path, format!("{}{verdicts}{}", &text[..at], &text[end..])).unwrap();
+    let rows = |corpora: Option<[&str; 4]>| {
+        let mut columns = vec![
+            Series::new("training_index".into(), [3_i64, 4, 5, 6]).into_column(),
+            Series::new("checkpoint".into(), [2400_i64; 4]).into_column(),
+            Series::new("n_prefix_matched".into(), [32_i64, 0, 32, 7]).into_column(),
+        ];
+        columns.extend(corpora.map(|names| Series::new("corpus".into(), names).into_column()));
+        frame(columns)
+    };
+    write(&theirs, rows(None), Vec::new());
+    let refused = pipeline(folder.path(), &["run", path.to_str().unwrap()]);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.stderr.contains("has no column `corpus`"),
+        "{}",
+        refused.stderr
+    );
+
+    let named = ["deduped", "standard", "deduped", "standard"];
+    write(&theirs, rows(Some(named)), Vec::new());
+    succeed(folder.path(), &["run", path.to_str().unwrap(), "--fresh"]);
+    let memorization = table(&folder.path().join("out"), "memorization.parquet");
+    let of = |corpus: &str| {
+        let wanted = col("model")
+            .eq(lit("other"))
+            .and(col("corpus").eq(lit(corpus.to_owned())));
+        let rows = memorization
+            .clone()
+            .lazy()
+            .filter(wanted)
+            .collect()
+            .unwrap();
+        (
+            u32s(&rows, "training_index"),
+            rows.column("seen").unwrap().null_count(),
+        )
+    };
+    assert_eq!(of("deduped"), (vec![3, 5], 0));
+    assert_eq!(of("standard"), (vec![4, 6], 2));
 }
 
 fn frame(columns: Vec<Column>) -> DataFrame {

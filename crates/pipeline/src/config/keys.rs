@@ -281,7 +281,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "model.verdicts",
         "path, optional",
-        "instead of `folder`: a parquet file with the verdicts of another program on the probes that `plan` wrote: `training_index`, `checkpoint`, `n_prefix_matched` or `surprisal` or both, and, where it has them, `corpus` and other columns of `verdicts`; the stage `probe` leaves the model out",
+        "instead of `folder`: a parquet file with the verdicts of another program on the probes that `plan` wrote: `training_index`, `checkpoint`, `n_prefix_matched` or `surprisal` or both, and, where it has them, other columns of `verdicts`, among them `corpus`, without which all rows are of the model's own; the stage `probe` leaves the model out",
     ),
     key(
         "model.revision-factor",

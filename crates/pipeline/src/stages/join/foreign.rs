@@ -9,7 +9,7 @@ use polars::prelude::*;
 use std::path::Path;
 
 /// The verdicts of a set in the file at `path`, ascending by training index, with the columns of `verdicts`; null where the file
-/// does not say. A column `corpus`, where there is one, says whose rows are whose.
+/// does not say. A column `corpus` says whose rows are whose; without it all are of the corpus that the model was trained on.
 ///
 /// # Errors
 ///
@@ -27,6 +27,17 @@ pub(super) fn read(path: &Path, set: &ProbeSet<'_>, l: u16) -> Result<DataFrame>
         return Err(unfit(
             path,
             "has neither a column `n_prefix_matched` nor `surprisal`",
+        ));
+    }
+    if !set.own && !has("corpus") {
+        return Err(failure::failed(
+            format_args!(
+                "`{}` has no column `corpus`, so that its rows may be of another one than `{}`, which `{}` was not trained on",
+                path.display(),
+                set.corpus.name,
+                set.model.name
+            ),
+            "say in a column `corpus` whose probe each row is about",
         ));
     }
     of_set(&frame, set, l).with_context(|| format!("reading the verdicts in `{}`", path.display()))
