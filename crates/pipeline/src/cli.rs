@@ -150,11 +150,11 @@ pub(crate) struct SlurmOptions {
 /// A stage of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Stage {
-    /// When was each sequence trained on? Writes positions.
+    /// When was each sequence trained on? Writes positions and exposures by step.
     Plan,
     /// What does the model continue with? Writes verdicts.
     Probe,
-    /// Memorization against training time. Writes the tables one reads.
+    /// Positions and verdicts together. Writes memorization.
     Join,
     /// Is a sequence met late more likely to be memorized? Writes the tables that say so.
     Analyse,

@@ -342,7 +342,7 @@ pub(crate) const TREND: Table = Table {
         nullable(
             "mde",
             Kind::F64,
-            "smallest |slope| that would be found in 80 % of all cases: the larger of t₀.₉₇₅ + t₀.₈ times the quasi-Poisson error, with t(K − 2), and times the clustered error, with t(steps − 2)",
+            "smallest slope, up or down, that would be found in 80 % of all cases: the larger of t₀.₉₇₅ + t₀.₈ times the quasi-Poisson error, with t(K − 2), and times the clustered error, with t(steps − 2)",
         ),
         nullable(
             "q_bh",
@@ -395,7 +395,7 @@ pub(crate) const SURPRISAL_TREND: Table = Table {
         nullable(
             "rho_p_permutation",
             Kind::F64,
-            "its p by permutations, exact under a shuffled order: (1 + those with as large a |ρ|) / (1 + all)",
+            "its p by permutations, exact under a shuffled order: (1 + those with a ρ as far from 0) / (1 + all)",
         ),
         nullable(
             "slope",
