@@ -51,7 +51,7 @@ pub(crate) fn show(out: &mut impl Write, conclusions: &[Conclusion]) -> Result<(
         write!(
             out,
             "  {}, {}, checkpoint {}: ",
-            found.model, found.corpus, found.checkpoint
+            found.key.model, found.key.corpus, found.key.checkpoint
         )?;
         if let (Some(ratio), Some((lo, hi))) = (found.rate_ratio, found.interval) {
             write!(out, "late/early {ratio:.3} [{lo:.3}, {hi:.3}]; ")?;

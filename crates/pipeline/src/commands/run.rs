@@ -294,12 +294,7 @@ fn show_rates(out: &mut impl Write, run: &Run, rates: &[Rates]) -> Result<()> {
     // A corpus' own models first.
     rates.sort_by_key(|rates| {
         let foreign = rates.early.is_none();
-        (
-            corpus(&rates.corpus),
-            foreign,
-            &rates.model,
-            rates.checkpoint,
-        )
+        (corpus(&rates.key.corpus), foreign, &rates.key)
     });
     lines.extend(rates.into_iter().map(cells));
     for line in &lines {
@@ -341,9 +336,9 @@ fn cells(row: &Rates) -> [String; 8] {
         }
     };
     [
-        row.corpus.clone(),
-        row.model.clone(),
-        row.checkpoint.to_string(),
+        row.key.corpus.clone(),
+        row.key.model.clone(),
+        row.key.checkpoint.to_string(),
         HumanCount(row.all.1).to_string(),
         HumanCount(row.all.0).to_string(),
         percent(row.all),

@@ -16,7 +16,7 @@ use crate::tables::{
 };
 use anyhow::{Context, Result, bail};
 use arrow_array::ArrayRef;
-use group::{Group, SEEN};
+use group::{Group, Key, SEEN};
 use pipeline::statistics::{StepCount, q_values};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -64,9 +64,7 @@ pub(crate) struct Analysed {
 
 /// One corpus, model and checkpoint, for a person to read.
 pub(crate) struct Rates {
-    pub(crate) corpus: String,
-    pub(crate) model: String,
-    pub(crate) checkpoint: u32,
+    pub(crate) key: Key,
     /// Memorized and all.
     pub(crate) all: (u64, u64),
     /// The same among the seen ones of the first half of the steps trained so far; nothing where the model was trained on
@@ -78,9 +76,7 @@ pub(crate) struct Rates {
 
 /// The answer for one model.
 pub(crate) struct Conclusion {
-    pub(crate) corpus: String,
-    pub(crate) model: String,
-    pub(crate) checkpoint: u32,
+    pub(crate) key: Key,
     pub(crate) rate_ratio: Option<f64>,
     pub(crate) interval: Option<(f64, f64)>,
     pub(crate) sentence: String,
@@ -103,7 +99,7 @@ pub(crate) fn analyse(source: &Path, out: &Path, analysis: Option<&Analysis>) ->
     let groups = groups(&source, analysis)?;
     let mut by_time = Vec::new();
     for group in &groups {
-        let facts = provenance.facts(&group.corpus)?;
+        let facts = provenance.facts(&group.key.corpus)?;
         by_time.extend(by_time::by_time(group, analysis, facts.steps));
     }
     let rows = |of: fn(&Group) -> Vec<TrendRow>| -> Vec<TrendRow> {
@@ -145,16 +141,15 @@ pub(crate) fn analyse(source: &Path, out: &Path, analysis: Option<&Analysis>) ->
 /// exploratory and has none.
 fn find_families(rows: &mut [TrendRow]) {
     let mut last: BTreeMap<(String, String), u32> = BTreeMap::new();
+    let asked = |key: &Key| (key.model.clone(), key.corpus.clone());
     for row in rows.iter() {
-        let checkpoint = last
-            .entry((row.model.clone(), row.corpus.clone()))
-            .or_default();
-        *checkpoint = row.checkpoint.max(*checkpoint);
+        let checkpoint = last.entry(asked(&row.key)).or_default();
+        *checkpoint = row.key.checkpoint.max(*checkpoint);
     }
     let mut family: Vec<&mut TrendRow> = rows
         .iter_mut()
         .filter(|row| row.stratum == SEEN)
-        .filter(|row| last.get(&(row.model.clone(), row.corpus.clone())) == Some(&row.checkpoint))
+        .filter(|row| last.get(&asked(&row.key)) == Some(&row.key.checkpoint))
         .collect();
     for row in &mut family {
         row.primary = true;
@@ -245,16 +240,15 @@ fn groups(source: &Source, analysis: &Analysis) -> Result<Vec<Group>> {
     let mut groups: Vec<Group> = Vec::new();
     let take = |block: &Block| -> Result<()> {
         match groups.last_mut() {
-            Some(group) if group.is_of(block) => return group.add(block),
+            Some(group) if group.key == block.key => return group.add(block),
             Some(group) => {
-                let key = (&block.model, &block.corpus, block.checkpoint);
-                if group.key() > key {
+                if group.key > block.key {
                     bail!(
                         "the rows of `{}` at checkpoint {} stand behind those of `{}` at {}",
-                        block.model,
-                        block.checkpoint,
-                        group.model,
-                        group.checkpoint
+                        block.key.model,
+                        block.key.checkpoint,
+                        group.key.model,
+                        group.key.checkpoint
                     );
                 }
                 group.finish();
@@ -292,12 +286,10 @@ fn rates(group: &Group) -> Rates {
             (hits + u64::from(count.hits), n + u64::from(count.n))
         })
     };
-    let early = |count: &StepCount| u64::from(count.step) * 2 < u64::from(group.checkpoint);
+    let early = |count: &StepCount| u64::from(count.step) * 2 < u64::from(group.key.checkpoint);
     let seen = group.stratum(SEEN);
     Rates {
-        corpus: group.corpus.clone(),
-        model: group.model.clone(),
-        checkpoint: group.checkpoint,
+        key: group.key.clone(),
         all: sum(&|_| true, group.stratum(group::ALL)),
         early: group.own.then(|| sum(&early, seen)),
         late: group.own.then(|| sum(&|count| !early(count), seen)),

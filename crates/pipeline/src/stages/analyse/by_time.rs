@@ -1,15 +1,13 @@
 //! The rows of `memorization_by_time`.
 
-use super::group::{Group, exposure_names, merged};
+use super::group::{Group, Key, exposure_names, merged};
 use crate::config::{Analysis, Interval};
 use pipeline::statistics::{StepCount, exact_interval, wilson_interval};
 use std::ops::Range;
 
 /// One bin of steps.
 pub(super) struct ByTimeRow {
-    pub(super) model: String,
-    pub(super) corpus: String,
-    pub(super) checkpoint: u32,
+    pub(super) key: Key,
     pub(super) exposures: String,
     pub(super) bin: u32,
     pub(super) step_lo: u32,
@@ -55,11 +53,9 @@ pub(super) fn by_time(group: &Group, analysis: &Analysis, n_steps: u32) -> Vec<B
                 } else {
                     n_steps..u32::MAX
                 };
-                let (step_lo, step_hi) = steps_of(bin, width, run, group.checkpoint, seen);
+                let (step_lo, step_hi) = steps_of(bin, width, run, group.key.checkpoint, seen);
                 bins.push(ByTimeRow {
-                    model: group.model.clone(),
-                    corpus: group.corpus.clone(),
-                    checkpoint: group.checkpoint,
+                    key: group.key.clone(),
                     exposures: name.clone(),
                     bin,
                     step_lo,

@@ -1,15 +1,14 @@
 //! The rows of `corpus_contrast`: the same probes under the model of their corpus and under another's.
 
-use super::group::{Contrasted, Group, exposure_names};
+use super::group::{Contrasted, Group, Key, exposure_names};
 use crate::config::Analysis;
 use pipeline::statistics::{PairedRatio, paired_ratio};
 
 /// One exposure stratum of the probes that two models were asked.
 pub(super) struct ContrastRow {
-    pub(super) model: String,
+    /// Of the model that was trained on the corpus.
+    pub(super) key: Key,
     pub(super) other: String,
-    pub(super) corpus: String,
-    pub(super) checkpoint: u32,
     pub(super) exposures: String,
     pub(super) counts: Pairs,
 }
@@ -28,7 +27,9 @@ pub(super) fn contrasts(groups: &[Group], analysis: &Analysis) -> Vec<ContrastRo
     let mut rows = Vec::new();
     for group in groups.iter().filter(|group| group.own) {
         let others = groups.iter().filter(|other| {
-            !other.own && other.corpus == group.corpus && other.checkpoint == group.checkpoint
+            !other.own
+                && other.key.corpus == group.key.corpus
+                && other.key.checkpoint == group.key.checkpoint
         });
         for other in others {
             let n_strata = analysis.exposures.len() + 1;
@@ -37,10 +38,8 @@ pub(super) fn contrasts(groups: &[Group], analysis: &Analysis) -> Vec<ContrastRo
                 std::iter::once("all".to_owned()).chain(exposure_names(&analysis.exposures));
             for (exposures, counts) in names.zip(counts).filter(|(_, counts)| counts.n > 0) {
                 rows.push(ContrastRow {
-                    model: group.model.clone(),
-                    other: other.model.clone(),
-                    corpus: group.corpus.clone(),
-                    checkpoint: group.checkpoint,
+                    key: group.key.clone(),
+                    other: other.key.model.clone(),
                     exposures,
                     counts,
                 });
@@ -48,15 +47,16 @@ pub(super) fn contrasts(groups: &[Group], analysis: &Analysis) -> Vec<ContrastRo
         }
     }
     rows.sort_by(|a, b| {
-        let key = |row: &ContrastRow| {
+        let order = |row: &ContrastRow| {
+            let key = &row.key;
             (
-                row.model.clone(),
+                key.model.clone(),
                 row.other.clone(),
-                row.corpus.clone(),
-                row.checkpoint,
+                key.corpus.clone(),
+                key.checkpoint,
             )
         };
-        key(a).cmp(&key(b))
+        order(a).cmp(&order(b))
     });
     rows
 }

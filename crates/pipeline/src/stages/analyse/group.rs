@@ -10,11 +10,17 @@ pub(super) const ALL: &str = "all";
 pub(super) const SEEN: &str = "seen";
 pub(super) const UNSEEN: &str = "unseen";
 
+/// What a group is of, in the order of the table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) model: String,
+    pub(crate) corpus: String,
+    pub(crate) checkpoint: u32,
+}
+
 /// What is kept of the probes of one model at one checkpoint: counts by step, and the places of the memorized.
 pub(super) struct Group {
-    pub(super) model: String,
-    pub(super) corpus: String,
-    pub(super) checkpoint: u32,
+    pub(super) key: Key,
     /// Whether the model was trained on the corpus.
     pub(super) own: bool,
     pub(super) strata: Vec<Stratum>,
@@ -100,9 +106,7 @@ impl Group {
             }
         }
         Self {
-            model: block.model.clone(),
-            corpus: block.corpus.clone(),
-            checkpoint: block.checkpoint,
+            key: block.key.clone(),
             own,
             strata: names.map(Stratum::new).collect(),
             cells,
@@ -111,16 +115,6 @@ impl Group {
             bounds: bounds.to_vec(),
             last_index: None,
         }
-    }
-
-    /// Whether the block goes on with the group.
-    pub(super) fn is_of(&self, block: &Block) -> bool {
-        self.key() == (&block.model, &block.corpus, block.checkpoint)
-    }
-
-    /// What the table is sorted by.
-    pub(super) fn key(&self) -> (&String, &String, u32) {
-        (&self.model, &self.corpus, self.checkpoint)
     }
 
     /// Takes in the next probes.
@@ -141,8 +135,8 @@ impl Group {
             if self.last_index >= Some(index) {
                 bail!(
                     "the training index {index} of `{}` at checkpoint {} stands behind {}: rows must ascend, each once",
-                    self.model,
-                    self.checkpoint,
+                    self.key.model,
+                    self.key.checkpoint,
                     self.last_index.unwrap_or(0)
                 );
             }

@@ -1,12 +1,12 @@
 //! The table `memorization`, read once, a row group at a time: one file, or a dataset in hive layout.
 
+use super::group::Key;
 use crate::failure;
 use crate::tables::{MEMORIZATION, Table, memorization_folder, read_metadata};
 use anyhow::{Context, Result, bail};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, UInt32Type};
 use arrow_array::{Array, BooleanArray, Float32Array, RecordBatch, StringArray, UInt32Array};
-use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::statistics::Statistics;
@@ -31,9 +31,7 @@ struct SourceFile {
 
 /// Some rows of one model, corpus and checkpoint, in the order of the table.
 pub(super) struct Block {
-    pub(super) model: String,
-    pub(super) corpus: String,
-    pub(super) checkpoint: u32,
+    pub(super) key: Key,
     pub(super) training_index: UInt32Array,
     pub(super) step: UInt32Array,
     pub(super) seen: BooleanArray,
@@ -222,7 +220,7 @@ impl SourceFile {
                     file: self,
                     number,
                     model: self.model.clone().or_else(|| text(same(model)?)),
-                    corpus: text_of(same(corpus)),
+                    corpus: same(corpus).and_then(text),
                     checkpoint: self.checkpoint.or_else(|| number_of(same(checkpoint)?)),
                 }
             });
@@ -230,10 +228,6 @@ impl SourceFile {
         };
         open().with_context(|| format!("reading the table `{}`", self.path.display()))
     }
-}
-
-fn text_of(statistics: Option<&Statistics>) -> Option<String> {
-    text(statistics?)
 }
 
 /// The one text of a column, where its statistics say that there is but one.
@@ -330,18 +324,16 @@ impl RowGroup<'_> {
             Some(_) => None,
             None => Some(column("checkpoint")?.as_primitive::<UInt32Type>().clone()),
         };
-        let of = |texts: &Option<StringArray>, known: &Option<String>, row: usize| match texts {
+        let of = |texts: &Option<StringArray>, known: Option<&str>, row: usize| match texts {
             Some(texts) => texts.value(row).to_owned(),
-            None => known.clone().unwrap_or_default(),
+            None => known.unwrap_or_default().to_owned(),
         };
-        let key = |row: usize| {
-            (
-                of(&models, &self.model, row),
-                of(&corpora, &self.corpus, row),
-                checkpoints
-                    .as_ref()
-                    .map_or(self.checkpoint.unwrap_or(0), |steps| steps.value(row)),
-            )
+        let key = |row: usize| Key {
+            model: of(&models, self.model.as_deref(), row),
+            corpus: of(&corpora, self.corpus.as_deref(), row),
+            checkpoint: checkpoints
+                .as_ref()
+                .map_or(self.checkpoint.unwrap_or(0), |steps| steps.value(row)),
         };
         let known = models.is_none() && corpora.is_none() && checkpoints.is_none();
         let numbers = |name: &str| -> Result<UInt32Array> {
@@ -375,9 +367,7 @@ impl RowGroup<'_> {
             };
             let len = end - first;
             blocks.push(Block {
-                model: begun.0,
-                corpus: begun.1,
-                checkpoint: begun.2,
+                key: begun,
                 training_index: training_index.slice(first, len),
                 step: step.slice(first, len),
                 seen: seen.slice(first, len),
@@ -388,7 +378,6 @@ impl RowGroup<'_> {
             });
             first = end;
         }
-        debug_assert!(training_index.data_type() == &DataType::UInt32);
         Ok(())
     }
 }

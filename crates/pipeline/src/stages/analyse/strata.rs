@@ -1,7 +1,7 @@
 //! What the statistics say of each stratum of a group: the rows of `trend`, `uniformity` and `quantiles`.
 
 use super::Conclusion;
-use super::group::{ALL, Group, SEEN, Stratum, UNSEEN};
+use super::group::{ALL, Group, Key, SEEN, Stratum, UNSEEN};
 use pipeline::statistics::{
     Decision, Direction, Dispersion, ExcessRatio, MannKendall, NegativeBinomialTrend, PoissonTrend,
     QuantilePoint, RateRatio, Uniformity, Window, decide, dispersion, excess_ratio, mann_kendall,
@@ -13,9 +13,7 @@ const WINDOW: usize = 512;
 
 /// A row of `trend`.
 pub(super) struct TrendRow {
-    pub(super) model: String,
-    pub(super) corpus: String,
-    pub(super) checkpoint: u32,
+    pub(super) key: Key,
     pub(super) stratum: String,
     pub(super) step_lo: u32,
     pub(super) step_hi: u32,
@@ -39,9 +37,7 @@ pub(super) struct TrendRow {
 
 /// A row of `uniformity`.
 pub(super) struct UniformityRow {
-    pub(super) model: String,
-    pub(super) corpus: String,
-    pub(super) checkpoint: u32,
+    pub(super) key: Key,
     pub(super) stratum: String,
     pub(super) n_memorized: u32,
     pub(super) times: Option<Uniformity>,
@@ -51,9 +47,7 @@ pub(super) struct UniformityRow {
 
 /// A row of `quantiles`.
 pub(super) struct QuantileRow {
-    pub(super) model: String,
-    pub(super) corpus: String,
-    pub(super) checkpoint: u32,
+    pub(super) key: Key,
     pub(super) mean: f64,
     pub(super) poisson_quantile: u32,
     pub(super) count: u32,
@@ -78,9 +72,7 @@ impl Group {
                 .and_then(|baseline| excess_ratio(window.first(0.5), window.rest(0.5), baseline));
             let (step_lo, step_hi) = window.ends();
             TrendRow {
-                model: self.model.clone(),
-                corpus: self.corpus.clone(),
-                checkpoint: self.checkpoint,
+                key: self.key.clone(),
                 stratum: stratum.name.clone(),
                 step_lo,
                 step_hi,
@@ -107,9 +99,7 @@ impl Group {
         let row = |stratum: &Stratum| {
             let bins = stratum.window().bins();
             UniformityRow {
-                model: self.model.clone(),
-                corpus: self.corpus.clone(),
-                checkpoint: self.checkpoint,
+                key: self.key.clone(),
                 stratum: stratum.name.clone(),
                 n_memorized: narrow(stratum.hits.len() as u64),
                 times: uniformity(&stratum.times()),
@@ -127,9 +117,7 @@ impl Group {
             return Vec::new();
         };
         let row = |point: QuantilePoint| QuantileRow {
-            model: self.model.clone(),
-            corpus: self.corpus.clone(),
-            checkpoint: self.checkpoint,
+            key: self.key.clone(),
             mean,
             poisson_quantile: point.quantile,
             count: point.count,
@@ -241,9 +229,7 @@ impl TrendRow {
             .sentence()
             .unwrap_or_else(|| "too few memorized sequences for a statement".to_owned());
         self.primary.then(|| Conclusion {
-            corpus: self.corpus.clone(),
-            model: self.model.clone(),
-            checkpoint: self.checkpoint,
+            key: self.key.clone(),
             rate_ratio: self.halves.and_then(|halves| halves.ratio),
             interval: self.halves.map(|halves| (halves.lo, halves.hi)),
             sentence,

@@ -1,14 +1,12 @@
 //! The rows of `surprisal_trend`: the continuous outcome against time, raw and beside other models'.
 
-use super::group::{ALL, Group, SEEN, Surprisals, UNSEEN};
+use super::group::{ALL, Group, Key, SEEN, Surprisals, UNSEEN};
 use crate::config::Analysis;
 use pipeline::statistics::{LinearTrend, RankTrend, linear_trend, rank_trend};
 
 /// One stratum of the probes of a model, or of those it shares with a reference.
 pub(super) struct SurprisalRow {
-    pub(super) model: String,
-    pub(super) corpus: String,
-    pub(super) checkpoint: u32,
+    pub(super) key: Key,
     pub(super) reference: Option<String>,
     pub(super) stratum: &'static str,
     pub(super) n: u32,
@@ -32,13 +30,13 @@ pub(super) fn surprisal_trends(groups: &[Group], analysis: &Analysis) -> Vec<Sur
         ));
         let references = groups.iter().filter(|other| {
             group.own
-                && other.model != group.model
-                && other.corpus == group.corpus
-                && other.checkpoint == group.checkpoint
+                && other.key.model != group.key.model
+                && other.key.corpus == group.key.corpus
+                && other.key.checkpoint == group.key.checkpoint
         });
         for reference in references {
             let (indices, values, n_seen) = difference(raw, &reference.surprisals);
-            let name = Some(reference.model.as_str());
+            let name = Some(reference.key.model.as_str());
             rows.extend(strata(group, name, &indices, &values, n_seen, analysis));
         }
     }
@@ -64,9 +62,7 @@ fn strata(
         let (indices, values) = (&indices[range.clone()], &values[range]);
         let times = centred(indices);
         SurprisalRow {
-            model: group.model.clone(),
-            corpus: group.corpus.clone(),
-            checkpoint: group.checkpoint,
+            key: group.key.clone(),
             reference: reference.map(str::to_owned),
             stratum,
             n: u32::try_from(indices.len()).unwrap_or(u32::MAX),

@@ -2,6 +2,7 @@
 
 use super::by_time::ByTimeRow;
 use super::contrast::ContrastRow;
+use super::group::Key;
 use super::strata::{QuantileRow, TrendRow, UniformityRow};
 use super::surprisal::SurprisalRow;
 use super::{Provenance, further_margins};
@@ -32,6 +33,15 @@ fn number<T>(rows: &[T], of: impl Fn(&T) -> Option<f64>) -> ArrayRef {
     Arc::new(rows.iter().map(finite).collect::<Float64Array>())
 }
 
+/// `model, corpus, checkpoint`: the first columns of most summaries.
+fn keys<T>(rows: &[T], of: impl Fn(&T) -> &Key) -> Vec<ArrayRef> {
+    vec![
+        text(rows, |row| &of(row).model),
+        text(rows, |row| &of(row).corpus),
+        count(rows, |row| of(row).checkpoint),
+    ]
+}
+
 /// `k, l, offset, suite, seed`: the last columns of every summary.
 fn provenance<T>(
     rows: &[T],
@@ -53,10 +63,8 @@ fn provenance<T>(
 
 pub(super) fn by_time(rows: &[ByTimeRow], source: &Provenance) -> Result<Vec<ArrayRef>> {
     let seen: BooleanArray = rows.iter().map(|row| row.seen).collect();
-    let mut columns = vec![
-        text(rows, |row| &row.model),
-        text(rows, |row| &row.corpus),
-        count(rows, |row| row.checkpoint),
+    let mut columns = keys(rows, |row| &row.key);
+    columns.extend([
         text(rows, |row| &row.exposures),
         count(rows, |row| row.bin),
         count(rows, |row| row.step_lo),
@@ -67,16 +75,14 @@ pub(super) fn by_time(rows: &[ByTimeRow], source: &Provenance) -> Result<Vec<Arr
         number(rows, |row| Some(row.rate)),
         number(rows, |row| Some(row.interval.0)),
         number(rows, |row| Some(row.interval.1)),
-    ];
-    columns.extend(provenance(rows, source, |row| &row.corpus)?);
+    ]);
+    columns.extend(provenance(rows, source, |row| &row.key.corpus)?);
     Ok(columns)
 }
 
 pub(super) fn trend(rows: &[TrendRow], source: &Provenance) -> Result<Vec<ArrayRef>> {
-    let mut columns = vec![
-        text(rows, |row| &row.model),
-        text(rows, |row| &row.corpus),
-        count(rows, |row| row.checkpoint),
+    let mut columns = keys(rows, |row| &row.key);
+    columns.extend([
         text(rows, |row| &row.stratum),
         count(rows, |row| row.step_lo),
         count(rows, |row| row.step_hi),
@@ -107,8 +113,8 @@ pub(super) fn trend(rows: &[TrendRow], source: &Provenance) -> Result<Vec<ArrayR
         }),
         texts(rows, |row| row.equivalence().map(str::to_owned)),
         texts(rows, TrendRow::sentence),
-    ];
-    columns.extend(provenance(rows, source, |row| &row.corpus)?);
+    ]);
+    columns.extend(provenance(rows, source, |row| &row.key.corpus)?);
     for (_, margin) in further_margins(&source.analysis) {
         columns.push(number(rows, |row| row.equivalence_p(margin)));
     }
@@ -116,10 +122,8 @@ pub(super) fn trend(rows: &[TrendRow], source: &Provenance) -> Result<Vec<ArrayR
 }
 
 pub(super) fn surprisal(rows: &[SurprisalRow], source: &Provenance) -> Result<Vec<ArrayRef>> {
-    let mut columns = vec![
-        text(rows, |row| &row.model),
-        text(rows, |row| &row.corpus),
-        count(rows, |row| row.checkpoint),
+    let mut columns = keys(rows, |row| &row.key);
+    columns.extend([
         texts(rows, |row| row.reference.clone()),
         text(rows, |row| row.stratum),
         count(rows, |row| row.n),
@@ -130,18 +134,18 @@ pub(super) fn surprisal(rows: &[SurprisalRow], source: &Provenance) -> Result<Ve
         number(rows, |row| Some(row.line?.se)),
         number(rows, |row| Some(row.line?.se_hc1)),
         number(rows, |row| Some(row.line?.p)),
-    ];
-    columns.extend(provenance(rows, source, |row| &row.corpus)?);
+    ]);
+    columns.extend(provenance(rows, source, |row| &row.key.corpus)?);
     Ok(columns)
 }
 
 pub(super) fn contrast(rows: &[ContrastRow], source: &Provenance) -> Result<Vec<ArrayRef>> {
     let rate = |hits: u32, n: u32| Some(f64::from(hits) / f64::from(n));
     let mut columns = vec![
-        text(rows, |row| &row.model),
+        text(rows, |row| &row.key.model),
         text(rows, |row| &row.other),
-        text(rows, |row| &row.corpus),
-        count(rows, |row| row.checkpoint),
+        text(rows, |row| &row.key.corpus),
+        count(rows, |row| row.key.checkpoint),
         text(rows, |row| &row.exposures),
         count(rows, |row| row.counts.n),
         count(rows, |row| row.counts.n_memorized),
@@ -153,15 +157,13 @@ pub(super) fn contrast(rows: &[ContrastRow], source: &Provenance) -> Result<Vec<
         number(rows, |row| Some(row.counts.ratio()?.lo)),
         number(rows, |row| Some(row.counts.ratio()?.hi)),
     ];
-    columns.extend(provenance(rows, source, |row| &row.corpus)?);
+    columns.extend(provenance(rows, source, |row| &row.key.corpus)?);
     Ok(columns)
 }
 
 pub(super) fn uniformity(rows: &[UniformityRow], source: &Provenance) -> Result<Vec<ArrayRef>> {
-    let mut columns = vec![
-        text(rows, |row| &row.model),
-        text(rows, |row| &row.corpus),
-        count(rows, |row| row.checkpoint),
+    let mut columns = keys(rows, |row| &row.key);
+    columns.extend([
         text(rows, |row| &row.stratum),
         count(rows, |row| row.n_memorized),
         number(rows, |row| Some(row.times?.ks_d)),
@@ -176,21 +178,19 @@ pub(super) fn uniformity(rows: &[UniformityRow], source: &Provenance) -> Result<
         number(rows, |row| Some(row.mann_kendall?.p)),
         number(rows, |row| Some(row.dispersion?.index)),
         number(rows, |row| Some(row.dispersion?.p)),
-    ];
-    columns.extend(provenance(rows, source, |row| &row.corpus)?);
+    ]);
+    columns.extend(provenance(rows, source, |row| &row.key.corpus)?);
     Ok(columns)
 }
 
 pub(super) fn quantiles(rows: &[QuantileRow], source: &Provenance) -> Result<Vec<ArrayRef>> {
-    let mut columns = vec![
-        text(rows, |row| &row.model),
-        text(rows, |row| &row.corpus),
-        count(rows, |row| row.checkpoint),
+    let mut columns = keys(rows, |row| &row.key);
+    columns.extend([
         number(rows, |row| Some(row.mean)),
         count(rows, |row| row.poisson_quantile),
         count(rows, |row| row.count),
         count(rows, |row| row.n_windows),
-    ];
-    columns.extend(provenance(rows, source, |row| &row.corpus)?);
+    ]);
+    columns.extend(provenance(rows, source, |row| &row.key.corpus)?);
     Ok(columns)
 }
