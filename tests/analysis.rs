@@ -235,6 +235,14 @@ fn verdicts_of_another_program_are_joined() {
         columns(&indices).drain(1..).collect(),
         "no column `training_index`",
     );
+    // Known before any work: what the last run has written is still there.
+    fs::write(&theirs, "no parquet").unwrap();
+    let outcome = pipeline(folder.path(), &["run", path.to_str().unwrap(), "--fresh"]);
+    assert_eq!(outcome.code, 1);
+    for text in ["theirs.parquet", "hint: name a parquet file"] {
+        assert!(outcome.stderr.contains(text), "{}", outcome.stderr);
+    }
+    assert!(folder.path().join("out/positions.parquet").exists());
 }
 
 #[test]

@@ -160,6 +160,17 @@ pub(crate) fn open(run: &Run, look: Look) -> Result<Inputs> {
             Err(error) => problems.push(error),
         }
     }
+    if depth != Depth::Corpora {
+        let sets = stages::probe_sets(run);
+        for model in &run.models {
+            let asked = sets.iter().filter(|set| set.model.name == model.name);
+            if let Some(path) = &model.verdicts
+                && let Err(error) = stages::check_verdicts(path, &asked.collect::<Vec<_>>())
+            {
+                problems.push(error.context(format!("the verdicts of the model `{}`", model.name)));
+            }
+        }
+    }
     if asks_models {
         for model in &run.models {
             let sets = stages::probe_sets(run);

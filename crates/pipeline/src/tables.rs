@@ -7,8 +7,8 @@ mod parquet_file;
 mod row_reader;
 
 pub(crate) use parquet_file::{
-    BatchWriter, Footer, FrameWriter, PARTIAL, read_any, read_frame, read_metadata, read_slice,
-    row_groups, write_atomically,
+    BatchWriter, Footer, FrameWriter, PARTIAL, column_names, read_any, read_frame, read_metadata,
+    read_slice, row_groups, write_atomically,
 };
 pub(crate) use row_reader::RowReader;
 

@@ -3,6 +3,8 @@
 mod foreign;
 mod positions;
 
+pub(crate) use foreign::check as check_verdicts;
+
 use super::cuts::Cuts;
 use super::footer_of_models;
 use super::sets::{ProbeSet, probe_sets};

@@ -266,6 +266,23 @@ pub(crate) fn read_any(path: &Path) -> Result<DataFrame> {
     read().with_context(|| format!("reading `{}`", path.display()))
 }
 
+/// The names of a file's columns.
+///
+/// # Errors
+///
+/// When the file is missing or not a whole parquet file.
+pub(crate) fn column_names(path: &Path) -> Result<Vec<String>> {
+    let read = || -> Result<_> {
+        let reader = SerializedFileReader::new(File::open(path)?)?;
+        let columns = reader.metadata().file_metadata().schema_descr().columns();
+        Ok(columns
+            .iter()
+            .map(|column| column.name().to_owned())
+            .collect())
+    };
+    read().with_context(|| format!("reading the metadata of `{}`", path.display()))
+}
+
 /// The rows of each row group of a file.
 ///
 /// # Errors

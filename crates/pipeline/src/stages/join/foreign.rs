@@ -3,34 +3,43 @@
 
 use crate::failure;
 use crate::stages::sets::ProbeSet;
-use crate::tables::{VERDICTS, read_any};
+use crate::tables::{VERDICTS, column_names, read_any};
 use anyhow::{Context, Result};
 use polars::prelude::*;
 use std::path::Path;
 
-/// The verdicts of a set in the file at `path`, ascending by training index, with the columns of `verdicts`; null where the file
-/// does not say. A column `corpus` says whose rows are whose; without it all are of the corpus that the model was trained on.
+/// Finds out whether the file at `path` has the columns that the sets of its model need, without reading them.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, lacks a column, holds a value that does not fit, or a training index twice.
-pub(super) fn read(path: &Path, set: &ProbeSet<'_>, l: u16) -> Result<DataFrame> {
-    let frame = read_any(path)?;
-    let has = |name: &str| frame.column(name).is_ok();
+/// When it cannot be read or lacks one.
+pub(crate) fn check(path: &Path, sets: &[&ProbeSet<'_>]) -> Result<()> {
+    let names = column_names(path).map_err(|error| {
+        failure::failed(
+            format_args!("{error:#}"),
+            "name a parquet file as `model.verdicts`",
+        )
+    })?;
+    let has = |name: &str| names.iter().any(|found| found == name);
     let lacking = ["training_index", "checkpoint"]
         .into_iter()
         .find(|name| !has(name));
+    let unfit = |what: &str| {
+        failure::failed(
+            format_args!("`{}` {what}", path.display()),
+            "verdicts need `training_index`, `checkpoint` and `n_prefix_matched` or `surprisal`",
+        )
+    };
     if let Some(name) = lacking {
-        return Err(unfit(path, &format!("has no column `{name}`")));
+        return Err(unfit(&format!("has no column `{name}`")));
     }
     if !has("n_prefix_matched") && !has("surprisal") {
         return Err(unfit(
-            path,
             "has neither a column `n_prefix_matched` nor `surprisal`",
         ));
     }
-    if !set.own && !has("corpus") {
-        return Err(failure::failed(
+    match sets.iter().find(|set| !set.own) {
+        Some(set) if !has("corpus") => Err(failure::failed(
             format_args!(
                 "`{}` has no column `corpus`, so that its rows may be of another one than `{}`, which `{}` was not trained on",
                 path.display(),
@@ -38,8 +47,19 @@ pub(super) fn read(path: &Path, set: &ProbeSet<'_>, l: u16) -> Result<DataFrame>
                 set.model.name
             ),
             "say in a column `corpus` whose probe each row is about",
-        ));
+        )),
+        _ => Ok(()),
     }
+}
+
+/// The verdicts of a set in the file at `path`, ascending by training index, with the columns of `verdicts`; null where the file
+/// does not say. A column `corpus` says whose rows are whose; without it all are of the corpus that the model was trained on.
+///
+/// # Errors
+///
+/// When the file cannot be read, holds a value that does not fit, or a training index twice.
+pub(super) fn read(path: &Path, set: &ProbeSet<'_>, l: u16) -> Result<DataFrame> {
+    let frame = read_any(path)?;
     of_set(&frame, set, l).with_context(|| format!("reading the verdicts in `{}`", path.display()))
 }
 
@@ -111,11 +131,4 @@ fn of_set(frame: &DataFrame, set: &ProbeSet<'_>, l: u16) -> Result<DataFrame> {
         ));
     }
     Ok(found)
-}
-
-fn unfit(path: &Path, what: &str) -> anyhow::Error {
-    failure::failed(
-        format_args!("`{}` {what}", path.display()),
-        "verdicts need `training_index`, `checkpoint` and `n_prefix_matched` or `surprisal`",
-    )
 }
