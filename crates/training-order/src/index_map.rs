@@ -11,8 +11,8 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Documents between two remembered positions in the token stream.
-const STRIDE: u64 = 64;
+/// Samples from one whose beginning is remembered to the next.
+const STRIDE: u64 = 16;
 /// Beyond so many entries GPT-NeoX counts in 64 bits; we do not.
 const LIMIT: u32 = u32::MAX - 1;
 
@@ -41,10 +41,20 @@ enum Numbers {
 /// How the beginning of a sample is found.
 #[derive(Debug)]
 enum Starts {
-    /// Tokens before every [`STRIDE`]-th entry of `doc_idx`.
-    TokensBefore(Vec<u64>),
+    /// The rows of `sample_idx` of every [`STRIDE`]-th sample: half a byte a sample.
+    Remembered(Vec<[u32; 2]>),
     /// GPT-NeoX's `sample_idx`, `[n_samples + 1, 2]`.
     SampleIdx(Array),
+}
+
+impl Starts {
+    /// Samples from one entry to the next.
+    fn stride(&self) -> u64 {
+        match self {
+            Self::Remembered(_) => STRIDE,
+            Self::SampleIdx(_) => 1,
+        }
+    }
 }
 
 /// GPT-NeoX's own files of the maps of one dataset.
@@ -184,18 +194,21 @@ impl IndexMap {
         let items = narrow(items.start)?..narrow(items.end)?;
         let (doc_idx, shuffle_idx) = permutations(items, narrow(n_epochs)?, narrow(n_built)?, seed);
 
-        let mut tokens_before = Vec::with_capacity(doc_idx.len() / 64 + 1);
-        let mut n_tokens = 0;
-        for (place, &item) in (0_u64..).zip(&doc_idx) {
-            if place.is_multiple_of(STRIDE) {
-                tokens_before.push(n_tokens);
-            }
+        let mut starts = Vec::new();
+        let (mut n_tokens, mut next) = (0, 0);
+        for (place, &item) in (0_u32..).zip(&doc_idx) {
+            let first = n_tokens;
             n_tokens += u64::from(dataset.item_len(u64::from(item))?);
+            while next < n_tokens {
+                // No document has 2³¹ tokens.
+                starts.push([place, u32::try_from(next - first).unwrap_or(u32::MAX)]);
+                next += STRIDE * u64::from(sequence_length);
+            }
         }
         Ok(Self {
             doc_idx: Numbers::Held(doc_idx),
             shuffle_idx: Numbers::Held(shuffle_idx),
-            starts: Starts::TokensBefore(tokens_before),
+            starts: Starts::Remembered(starts),
             sequence_length,
             n_epochs,
             tokens_per_epoch,
@@ -247,7 +260,7 @@ impl IndexMap {
     /// The first entry that does not fit.
     pub fn check(&self, dataset: &Dataset) -> Result<(), MapError> {
         match self.starts {
-            Starts::TokensBefore(_) => Ok(()),
+            Starts::Remembered(_) => Ok(()),
             Starts::SampleIdx(_) => {
                 (0..self.n_samples()).try_for_each(|sample| self.check_sample(dataset, sample))
             }
@@ -436,36 +449,24 @@ impl IndexMap {
 
     /// Tokens of all documents before a place of `doc_idx`.
     fn tokens_before(&self, dataset: &Dataset, place: u64) -> Result<u64, ReadError> {
-        let (from, mut tokens) = match &self.starts {
-            Starts::TokensBefore(before) => {
-                let block = usize::try_from(place / STRIDE).unwrap_or(usize::MAX);
-                (
-                    place / STRIDE * STRIDE,
-                    before.get(block).copied().unwrap_or(0),
-                )
-            }
-            Starts::SampleIdx(_) => {
-                // The last sample that begins at or before the place.
-                let (mut lo, mut hi) = (0, self.n_samples());
-                while lo + 1 < hi {
-                    let middle = lo.midpoint(hi);
-                    let (lower, upper) = if self.entry(middle)?.0 <= place {
-                        (middle, hi)
-                    } else {
-                        (lo, middle)
-                    };
-                    (lo, hi) = (lower, upper);
-                }
-                let (from, skipped) = self.entry(lo)?;
-                if from <= place {
-                    (
-                        from,
-                        (lo * u64::from(self.sequence_length)).saturating_sub(skipped),
-                    )
-                } else {
-                    (0, 0)
-                }
-            }
+        // The last sample remembered that begins at or before the place.
+        let stride = self.starts.stride();
+        let (mut lo, mut hi) = (0, self.n_samples().div_ceil(stride));
+        while lo + 1 < hi {
+            let middle = lo.midpoint(hi);
+            let (lower, upper) = if self.entry(middle)?.0 <= place {
+                (middle, hi)
+            } else {
+                (lo, middle)
+            };
+            (lo, hi) = (lower, upper);
+        }
+        let (from, skipped) = self.entry(lo)?;
+        let (from, mut tokens) = if from <= place {
+            let tokens = lo * stride * u64::from(self.sequence_length);
+            (from, tokens.saturating_sub(skipped))
+        } else {
+            (0, 0)
         };
         for place in from..place {
             tokens += u64::from(dataset.item_len(self.document(place, dataset)?)?);
@@ -473,13 +474,19 @@ impl IndexMap {
         Ok(tokens)
     }
 
-    /// An entry of `sample_idx` as it was read from a file.
-    fn entry(&self, sample: u64) -> Result<(u64, u64), ReadError> {
-        let Starts::SampleIdx(array) = &self.starts else {
-            return Ok((0, 0));
+    /// An entry of `sample_idx`, as it is remembered or was read from a file.
+    fn entry(&self, number: u64) -> Result<(u64, u64), ReadError> {
+        let array = match &self.starts {
+            Starts::Remembered(starts) => {
+                let entry = usize::try_from(number).ok().and_then(|n| starts.get(n));
+                // Beyond the end is no document, as `document` will say.
+                let [place, token] = entry.copied().unwrap_or([u32::MAX, 0]);
+                return Ok((place.into(), token.into()));
+            }
+            Starts::SampleIdx(array) => array,
         };
-        let number = |column: u64, limit: u64| {
-            let place = 2 * sample + column;
+        let checked = |column: u64, limit: u64| {
+            let place = 2 * number + column;
             let found = array.get(place).unwrap_or(-1);
             u64::try_from(found)
                 .ok()
@@ -491,7 +498,7 @@ impl IndexMap {
                     limit,
                 })
         };
-        Ok((number(0, self.doc_idx.len())?, number(1, 1 << 31)?))
+        Ok((checked(0, self.doc_idx.len())?, checked(1, 1 << 31)?))
     }
 
     /// Calls `with` for each document that `tokens` of a sample are cut from.
@@ -523,19 +530,9 @@ impl IndexMap {
 
     /// The place in `doc_idx`, and the token in that document, of a token of a sample.
     fn start(&self, dataset: &Dataset, sample: u64, token: u64) -> Result<(u64, u64), ReadError> {
-        let (mut place, mut rest) = match &self.starts {
-            Starts::TokensBefore(before) => {
-                let token = sample * u64::from(self.sequence_length) + token;
-                let block = before
-                    .partition_point(|&before| before <= token)
-                    .saturating_sub(1);
-                (block as u64 * STRIDE, token - before[block])
-            }
-            Starts::SampleIdx(_) => {
-                let (place, first) = self.entry(sample)?;
-                (place, first + token)
-            }
-        };
+        let stride = self.starts.stride();
+        let (mut place, first) = self.entry(sample / stride)?;
+        let mut rest = first + sample % stride * u64::from(self.sequence_length) + token;
         loop {
             let len = u64::from(dataset.item_len(self.document(place, dataset)?)?);
             if rest < len {
