@@ -3,9 +3,10 @@
     cargo build --release -p pipeline
     python crates/pipeline/benches/census.py target/release/pipeline FOLDER [SEQUENCES ...]
 
-FOLDER gets a made-up corpus (0.2 GB), and for each number of sequences positions and verdicts of the scripted judge, of which one in
-61 is memorized; then the stages `join` and `analyse` are run. polars and pandas read the same files in the same run, grouped
-by 1,000 steps. Two threads each. Without SEQUENCES: 10, 50 and 146.432 million. Needs numpy, polars and pandas.
+FOLDER gets a made-up corpus (0.2 GB), and for each number of sequences the whole run of the scripted judge, to whom one in 61 is
+memorized. polars and pandas then scan the files of the same run and group by 1,000 steps: every column of what the join reads (positions
+and verdicts) or of what it writes and the analysis reads, too (memorization); only the two columns that are needed; and the join. Two
+threads each. Without SEQUENCES: 10, 50 and 146.432 million. Needs numpy, polars and pandas.
 """
 
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 from made_up import BATCH_SIZE, corpus, run_file, timed
 
 POLARS = """
-import sys, time, polars as pl
+import os, sys, time, polars as pl
 folder = sys.argv[1]
 def timed(name, query):
     begun = time.perf_counter()
@@ -24,12 +25,16 @@ def timed(name, query):
     print(f"{name}\\t{time.perf_counter() - begun:.2f}\\t{rows}")
 verdicts = pl.scan_parquet(f"{folder}/verdicts/**/*.parquet", hive_partitioning=True)
 positions = pl.scan_parquet(f"{folder}/positions.parquet")
+whole = f"{folder}/memorization.parquet"
+memorization = pl.scan_parquet(whole if os.path.exists(whole) else f"{folder}/memorization/**/*.parquet", hive_partitioning=True)
 step = pl.col("training_index") // 1024 // 1000
 hits = [pl.len(), pl.col("memorized").sum()]
 def every(scan):
     numbers = [name for name, kind in scan.collect_schema().items() if kind.is_numeric() or kind == pl.Boolean]
     return scan.group_by(step.alias("bin")).agg(pl.len(), pl.col(numbers).mean()).collect(engine="streaming")
-timed("polars, every column of both", lambda: pl.concat([every(verdicts).select("bin"), every(positions).select("bin")]))
+read = [verdicts, positions]
+for name, tables in [("polars, positions and verdicts", read), ("polars, memorization, too", [*read, memorization])]:
+    timed(name, lambda: pl.concat([every(table).select("bin") for table in tables]))
 timed("polars, two columns", lambda: verdicts.group_by(step.alias("bin")).agg(hits).collect(engine="streaming"))
 timed("polars, joined and grouped", lambda: verdicts.select("training_index", "memorized")
       .join(positions.select("training_index", "step"), on="training_index")
@@ -55,12 +60,13 @@ def main():
         path, out = run_file(folder, steps, k=1, l=60, length=64, part_size=1_048_576)
         shutil.rmtree(out, ignore_errors=True)
         print(f"\n{steps * BATCH_SIZE:,} sequences")
-        seconds = {}
-        for stage in ["plan", "probe", "join", "analyse"]:
-            seconds[stage], _, peak, _ = timed([program, "run", path, "--only", stage])
-            print(f"  {stage:<36}{seconds[stage]:8.2f} s  {peak:7,.0f} MiB", flush=True)
+        whole, _, peak, _ = timed([program, "run", path])
+        seconds = json.loads((out / "run.json").read_text())["seconds"]
+        for stage, wall in sorted(seconds.items()):
+            print(f"  {stage:<36}{wall:8.2f} s")
         ours = seconds["join"] + seconds["analyse"]
         print(f"  {'join and analyse':<36}{ours:8.2f} s  {1e9 * ours / (steps * BATCH_SIZE):7.1f} ns a sequence")
+        print(f"  {'whole':<36}{whole:8.2f} s  {peak:7,.0f} MiB", flush=True)
         for script in [POLARS, PANDAS]:
             _, _, peak, found = timed([sys.executable, "-c", script, out])
             for line in found.splitlines():

@@ -3,14 +3,17 @@
 //! Other code may not name a column that does not stand here: `pipeline schema` prints it, the README
 //! repeats it (a test holds the two together), and each writer checks its columns against it.
 
+mod arrays;
 mod parquet_file;
 mod row_reader;
+mod slices;
 
 pub(crate) use parquet_file::{
     BatchWriter, Footer, FrameWriter, PARTIAL, column_names, read_any, read_frame, read_metadata,
-    read_slice, row_groups, write_atomically,
+    write_atomically,
 };
-pub(crate) use row_reader::RowReader;
+pub(crate) use row_reader::{RowReader, only_text};
+pub(crate) use slices::Slices;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use std::fmt;

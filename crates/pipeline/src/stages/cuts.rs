@@ -105,11 +105,13 @@ impl Cuts {
                 .reader
                 .read(&["training_index", "contrast"], cut.rows.clone())?;
             for batch in batches {
-                Rows::of(&batch?)?.for_each(|_, index, contrast| {
-                    if which.holds(contrast) {
-                        indices.push(index);
-                    }
-                });
+                let batch = batch?;
+                let rows = Rows::of(&batch)?;
+                let all = rows.training_index.iter().zip(rows.contrast.values());
+                indices.extend(
+                    all.filter(|(_, contrast)| which.holds(*contrast))
+                        .map(|(index, _)| *index),
+                );
             }
             Ok(indices)
         };
@@ -151,11 +153,21 @@ impl<'a> Rows<'a> {
         })
     }
 
-    fn for_each(&self, mut with: impl FnMut(Option<&str>, u32, bool)) {
-        for (row, index) in self.training_index.iter().enumerate() {
-            let corpus = self.corpus.map(|corpus| corpus.value(row));
-            with(corpus, *index, self.contrast.value(row));
+    /// The corpora, each with its rows; `constant` where the column was not read.
+    fn runs(&'a self, constant: Option<&'a str>) -> Vec<(&'a str, Range<usize>)> {
+        let n_rows = self.training_index.len();
+        let Some(corpora) = self.corpus else {
+            return vec![(constant.unwrap_or_default(), 0..n_rows)];
+        };
+        let mut runs: Vec<(&str, Range<usize>)> = Vec::new();
+        for row in 0..n_rows {
+            let corpus = corpora.value(row);
+            match runs.last_mut() {
+                Some((last, rows)) if *last == corpus => rows.end = row + 1,
+                _ => runs.push((corpus, row..row + 1)),
+            }
         }
+        runs
     }
 }
 
@@ -174,17 +186,20 @@ fn cut(run: &Run, reader: &RowReader) -> Result<BTreeMap<(String, Which), Vec<Cu
             let batch = batch?;
             let rows = Rows::of(&batch)?;
             let mut sorted = true;
-            rows.for_each(|corpus, index, contrast| {
-                let corpus = corpus.or(constant.as_deref()).unwrap_or_default();
+            for (corpus, range) in rows.runs(constant.as_deref()) {
                 if cutters.last().is_none_or(|last| last.corpus != corpus) {
                     sorted &= cutters.iter().all(|cutter| cutter.corpus != corpus);
                     cutters.push(CorpusCutter::new(run, corpus));
                 }
-                if let Some(cutter) = cutters.last_mut() {
-                    sorted &= cutter.push(row, index, contrast);
+                let Some(cutter) = cutters.last_mut() else {
+                    continue;
+                };
+                for place in range {
+                    let contrast = rows.contrast.value(place);
+                    sorted &= cutter.push(row, rows.training_index[place], contrast);
+                    row += 1;
                 }
-                row += 1;
-            });
+            }
             ensure!(
                 sorted,
                 "the rows before row {row} are not sorted by corpus and training index"

@@ -22,7 +22,7 @@ use positions::{Positions, Stretch};
 use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::Arc;
 use training_order::{BatchPosition, Checkpoint};
 
 /// A run of more probes than these writes a dataset, not one file.
@@ -43,7 +43,7 @@ enum Verdicts<'a> {
 
 /// Parts one after another, each by training index.
 struct Parts<'a> {
-    units: Rc<Units<'a>>,
+    units: Arc<Units<'a>>,
     /// Numbers of those not opened yet.
     left: Range<u64>,
     /// Rows of the last part opened that lie behind what was taken.
@@ -101,15 +101,18 @@ fn join_set(
 ) -> Result<u64> {
     let mut file = None;
     let mut n_joined = 0;
-    for stretch in positions.of(&set.corpus.name) {
-        let Some(judged) = verdicts.up_to(stretch.last)? else {
-            continue;
-        };
-        let table = join_stretch(run, positions, set, stretch, &judged, verdicts.complete())?;
+    let mut tables = positions.of(&set.corpus.name).filter_map(|stretch| {
+        let judged = verdicts.up_to(stretch.last).transpose()?;
+        let complete = verdicts.complete();
+        Some(
+            judged.and_then(|judged| join_stretch(run, positions, set, stretch, &judged, complete)),
+        )
+    });
+    let mut write = |table: DataFrame| -> Result<()> {
         n_joined += table.height() as u64;
         progress.advance(table.height() as u64);
         match sink {
-            Sink::File(writer) => writer.write(table)?,
+            Sink::File(writer) => writer.write(&table),
             Sink::Dataset { folder, footer } => {
                 let writer = match &mut file {
                     Some(writer) => writer,
@@ -122,10 +125,18 @@ fn join_set(
                         footer,
                     )?),
                 };
-                writer.write(table)?;
+                writer.write(&table)
             }
         }
+    };
+    let mut next = tables.next();
+    while let Some(table) = next.take() {
+        // One stretch is read while the one before it is written.
+        let (written, following) = rayon::join(|| write(table?), || tables.next());
+        written?;
+        next = following;
     }
+    drop(tables);
     if let Some(judged) = verdicts.up_to(u32::MAX)?
         && let Some(index) = judged.column("training_index")?.u32()?.get(0)
     {
@@ -151,8 +162,14 @@ fn join_stretch(
         planned = planned.filter(planned.column("contrast")?.bool()?)?;
     }
     let n_judged = judged.height();
-    let joined = planned.inner_join(judged, ["training_index"], ["training_index"]);
-    let mut joined = joined?.sort(["training_index"], SortMultipleOptions::default())?;
+    let index = ["training_index"];
+    let mut joined = if planned.column(index[0])? == judged.column(index[0])? {
+        // One to one already, as the parts of a census are.
+        planned.hstack(judged.drop(index[0])?.columns())?
+    } else {
+        let joined = planned.inner_join(judged, index, index)?;
+        joined.sort(index, SortMultipleOptions::default())?
+    };
     if joined.height() != n_judged {
         let known = judged.left_join(&planned, ["training_index"], ["training_index"])?;
         let unknown = known.filter(&known.column("step")?.is_null())?;
@@ -238,7 +255,7 @@ impl<'a> Verdicts<'a> {
         if let Some(path) = &set.model.verdicts {
             return Ok(Self::Foreign(foreign::read(path, set, run.probe.l)?));
         }
-        let units = Rc::new(Units::cut(run, inputs, cuts, *set)?);
+        let units = Arc::new(Units::cut(run, inputs, cuts, *set)?);
         for unit in units.iter() {
             let unit = unit?;
             if unit.state()? == State::Missing {
@@ -250,7 +267,7 @@ impl<'a> Verdicts<'a> {
         }
         Ok(Self::Parts([false, true].map(|likelihood| Parts {
             left: units.numbers(likelihood),
-            units: Rc::clone(&units),
+            units: Arc::clone(&units),
             rest: None,
         })))
     }
@@ -366,7 +383,7 @@ impl Sink {
 
     fn finish(self, run: &Run) -> Result<()> {
         match self {
-            Self::File(writer) => writer.finish().map(|_| ()),
+            Self::File(writer) => writer.finish(),
             Self::Dataset { folder, .. } => {
                 let whole = memorization_folder(&run.out);
                 fs::rename(&folder, &whole)

@@ -8,7 +8,7 @@ use super::planned::{n_planned, planned};
 use crate::config::{Corpus, Run};
 use crate::inputs::Inputs;
 use crate::progress::Progress;
-use crate::tables::{BatchWriter, EXPOSURES_BY_STEP, POSITIONS, write_atomically};
+use crate::tables::{BatchWriter, EXPOSURES_BY_STEP, Footer, POSITIONS, write_atomically};
 use anyhow::{Context, Result};
 use arrow_array::{ArrayRef, BooleanArray, Float64Array, StringArray, UInt32Array};
 use met::Met;
@@ -48,6 +48,17 @@ pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
             n_exposures,
         });
     }
+    let (n_positions, n_exposures) = rayon::join(
+        || write_positions(run, inputs, &footer),
+        || write_exposures(run, inputs, &footer_of_exposures),
+    );
+    Ok(Planned {
+        n_positions: n_positions?,
+        n_exposures: n_exposures?,
+    })
+}
+
+fn write_positions(run: &Run, inputs: &Inputs, footer: &Footer) -> Result<u64> {
     let n_planned = run
         .corpora
         .iter()
@@ -55,7 +66,7 @@ pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
         .sum::<Result<u64>>()?;
     let progress = Progress::begin("plan", n_planned);
     let n_positions = write_atomically(&run.out.join(POSITIONS.path), |file| {
-        let mut writer = BatchWriter::new(file, &POSITIONS, &footer)?;
+        let mut writer = BatchWriter::new(file, &POSITIONS, footer)?;
         // By name, as the table is sorted.
         for (corpus, order) in &inputs.orders {
             progress.working_on(corpus.clone());
@@ -74,24 +85,23 @@ pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
                 n_written += some.len();
                 progress.advance(some.len() as u64);
             }
-            writer.end_row_group()?;
             progress.finished(corpus);
         }
         writer.finish()
     })?;
-    let n_exposures = write_atomically(&run.out.join(EXPOSURES_BY_STEP.path), |file| {
-        let mut writer = BatchWriter::new(file, &EXPOSURES_BY_STEP, &footer_of_exposures)?;
+    progress.end();
+    Ok(n_positions)
+}
+
+fn write_exposures(run: &Run, inputs: &Inputs, footer: &Footer) -> Result<u64> {
+    write_atomically(&run.out.join(EXPOSURES_BY_STEP.path), |file| {
+        let mut writer = BatchWriter::new(file, &EXPOSURES_BY_STEP, footer)?;
         for (corpus, order) in &inputs.orders {
             if order.mixture().is_some() {
                 writer.write(exposures(run, corpus, order)?)?;
             }
         }
         writer.finish()
-    })?;
-    progress.end();
-    Ok(Planned {
-        n_positions,
-        n_exposures,
     })
 }
 

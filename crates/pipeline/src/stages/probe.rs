@@ -18,6 +18,7 @@ use anyhow::{Context, Error, Result};
 use backlog::{Backlog, Count, Job, Queue, Task};
 use gpt_neox::Probes;
 use part::Verdicts;
+use rayon::prelude::*;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,8 @@ use training_order::TrainingIndex;
 
 /// Batches of probes that are read ahead of the judge.
 const READ_AHEAD: usize = 4;
+/// Probes that one thread reads before another is asked.
+const READ_TOGETHER: usize = 64;
 /// Judged units that wait to be written.
 const WRITE_BEHIND: usize = 1;
 /// How long to wait before looking again at units that others work on.
@@ -361,12 +364,21 @@ impl Desk<'_> {
         let end = first + u32::from(probe.k) + u32::from(probe.l);
         let order = self.inputs.orders.get(corpus);
         let order = order.context("the corpus was opened")?;
-        let mut tokens = Vec::with_capacity(indices.len() * (end - first) as usize);
         order.check_unchanged()?;
-        for &index in indices {
-            let index = TrainingIndex::new(u64::from(index));
-            order.read_tokens(index, first..end, &mut tokens)?;
-        }
+        let len = (end - first) as usize;
+        let mut tokens = vec![0; indices.len() * len];
+        // Side by side: each sequence lies somewhere else, and its reader waits for memory or for the disk.
+        indices
+            .par_iter()
+            .zip(tokens.par_chunks_exact_mut(len))
+            .with_min_len(READ_TOGETHER)
+            .try_for_each_init(Vec::new, |probe, (&index, into)| {
+                probe.clear();
+                let index = TrainingIndex::new(u64::from(index));
+                order.read_tokens(index, first..end, probe)?;
+                into.copy_from_slice(probe);
+                Ok::<_, Error>(())
+            })?;
         Ok(tokens)
     }
 

@@ -1,22 +1,25 @@
 //! Parquet files in and out: whole or not at all, with what they depend on in their own metadata.
 
-use super::Table;
+use super::arrays::array;
+use super::{Kind, Table};
 use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use polars::prelude::{DataFrame, DataType, Field, Schema};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
+use polars::prelude::{DataFrame, DataType};
 use polars_io::SerReader;
 use polars_io::parquet::read::ParquetReader;
-use polars_io::parquet::write::{BatchedWriter, KeyValueMetadata, ParquetWriter};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::NamedTempFile;
@@ -48,10 +51,22 @@ impl Footer {
     }
 }
 
-/// Writes a table batch by batch, so that its length is not bounded by memory.
+impl Kind {
+    /// How numbers lie in a file; `None` where the writer's dictionary serves.
+    fn encoding(self) -> Option<Encoding> {
+        match self {
+            Self::U16 | Self::U32 | Self::I32 => Some(Encoding::DELTA_BINARY_PACKED),
+            Self::F32 | Self::F64 => Some(Encoding::PLAIN),
+            Self::Text | Self::Flag | Self::Tokens => None,
+        }
+    }
+}
+
+/// Writes a table batch by batch, each a row group of its own, so that its length is not bounded by memory.
 pub(crate) struct BatchWriter<W: Write + Send> {
     schema: SchemaRef,
-    writer: ArrowWriter<W>,
+    file: SerializedFileWriter<W>,
+    columns: ArrowRowGroupWriterFactory,
 }
 
 impl<W: Write + Send> BatchWriter<W> {
@@ -80,36 +95,71 @@ impl<W: Write + Send> BatchWriter<W> {
             .iter()
             .map(|(name, kind)| Arc::new(arrow_schema::Field::new(*name, kind.clone(), true)));
         let fields: Vec<_> = own.fields().iter().cloned().chain(further).collect();
-        let schema: SchemaRef = Arc::new(arrow_schema::Schema::new(fields));
+        Self::begin(sink, table, footer, arrow_schema::Schema::new(fields))
+    }
+
+    fn begin(
+        sink: W,
+        table: &'static Table,
+        footer: &Footer,
+        schema: arrow_schema::Schema,
+    ) -> Result<Self> {
         let entries = footer.entries(table).into_iter();
         let metadata = entries
             .map(|(key, value)| KeyValue::new(key, value))
             .collect();
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_key_value_metadata(Some(metadata))
-            .build();
-        let writer = ArrowWriter::try_new(sink, schema.clone(), Some(properties))?;
-        Ok(Self { schema, writer })
+            .set_key_value_metadata(Some(metadata));
+        for column in table.columns {
+            // A dictionary of numbers that hardly repeat takes longer to make than the numbers to write.
+            let Some(encoding) = column.kind.encoding() else {
+                continue;
+            };
+            let path = ColumnPath::from(column.name);
+            properties = properties
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, encoding);
+        }
+        let schema = Arc::new(schema);
+        let writer = ArrowWriter::try_new(sink, Arc::clone(&schema), Some(properties.build()))?;
+        let (file, columns) = writer.into_serialized_writer()?;
+        Ok(Self {
+            schema,
+            file,
+            columns,
+        })
     }
 
-    /// Appends rows, one array for each column of the table.
+    /// Appends rows, one array for each column of the table; columns are encoded side by side.
     ///
     /// # Errors
     ///
     /// When the arrays do not fit the table or the file cannot be written.
-    pub(crate) fn write(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
-        let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
-        Ok(self.writer.write(&batch)?)
-    }
-
-    /// Ends the row group, so that the next rows begin another.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be written.
-    pub(crate) fn end_row_group(&mut self) -> Result<()> {
-        Ok(self.writer.flush()?)
+    pub(crate) fn write(&mut self, arrays: Vec<ArrayRef>) -> Result<()> {
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let number = self.file.flushed_row_groups().len();
+        let writers = self.columns.create_column_writers(number)?;
+        let fields = batch.schema_ref().fields().par_iter();
+        let chunks = writers
+            .into_par_iter()
+            .zip_eq(fields.zip_eq(batch.columns()))
+            .map(|(mut writer, (field, array))| {
+                for leaf in compute_leaves(field, array)? {
+                    writer.write(&leaf)?;
+                }
+                writer.close()
+            });
+        let chunks: Vec<_> = chunks.collect::<Result<_, _>>()?;
+        let mut group = self.file.next_row_group()?;
+        for chunk in chunks {
+            chunk.append_to_row_group(&mut group)?;
+        }
+        group.close()?;
+        Ok(())
     }
 
     /// Ends the file and gives its number of rows.
@@ -118,7 +168,7 @@ impl<W: Write + Send> BatchWriter<W> {
     ///
     /// When the file cannot be written.
     pub(crate) fn finish(self) -> Result<u64> {
-        let metadata = self.writer.close()?;
+        let metadata = self.file.close()?;
         Ok(u64::try_from(metadata.file_metadata().num_rows())?)
     }
 }
@@ -130,8 +180,7 @@ pub(crate) struct FrameWriter {
     /// Columns that stand in the path (hive layout).
     in_path: &'static [&'static str],
     partial: NamedTempFile<File>,
-    writer: BatchedWriter<BufWriter<File>>,
-    n_rows: u64,
+    writer: BatchWriter<BufWriter<File>>,
 }
 
 impl FrameWriter {
@@ -161,21 +210,17 @@ impl FrameWriter {
     ) -> Result<Self> {
         let begin = || -> Result<Self> {
             let partial = partial(path)?;
-            let columns = table.columns.iter();
-            let columns = columns.filter(|column| !in_path.contains(&column.name));
-            let schema: Schema = columns
-                .map(|column| Field::new(column.name.into(), column.kind.polars_type()))
-                .collect();
-            let writer = ParquetWriter::new(BufWriter::new(partial.as_file().try_clone()?))
-                .with_key_value_metadata(Some(KeyValueMetadata::from_static(footer.entries(table))))
-                .batched(&schema)?;
+            let schema = table.arrow_schema();
+            let fields = schema.fields().iter();
+            let fields = fields.filter(|field| !in_path.contains(&field.name().as_str()));
+            let schema = arrow_schema::Schema::new(fields.cloned().collect::<Vec<_>>());
+            let sink = BufWriter::new(partial.as_file().try_clone()?);
             Ok(Self {
                 path: path.to_owned(),
                 table,
                 in_path,
                 partial,
-                writer,
-                n_rows: 0,
+                writer: BatchWriter::begin(sink, table, footer, schema)?,
             })
         };
         begin().with_context(|| format!("writing `{}`", path.display()))
@@ -186,39 +231,39 @@ impl FrameWriter {
     /// # Errors
     ///
     /// When the columns differ from the table's in name, order or type, or the file cannot be written.
-    pub(crate) fn write(&mut self, mut frame: DataFrame) -> Result<()> {
+    pub(crate) fn write(&mut self, frame: &DataFrame) -> Result<()> {
         let mut append = || -> Result<()> {
-            check_columns(self.table, &frame)?;
-            self.n_rows += frame.height() as u64;
-            frame = frame.drop_many(self.in_path.iter().copied());
-            frame.rechunk_mut_par();
+            check_columns(self.table, frame)?;
+            let columns = self.table.columns.iter();
+            let columns: Vec<_> = columns
+                .zip(frame.columns())
+                .filter(|(column, _)| !self.in_path.contains(&column.name))
+                .collect();
             for offset in (0..frame.height()).step_by(ROW_GROUP) {
-                let offset = i64::try_from(offset)?;
-                let mut group = frame.slice(offset, ROW_GROUP);
-                group.rechunk_mut_par();
-                self.writer.write_batch(&group)?;
+                let first = i64::try_from(offset)?;
+                let arrays = columns
+                    .par_iter()
+                    .map(|(column, values)| array(&values.slice(first, ROW_GROUP), column.kind));
+                self.writer.write(arrays.collect::<Result<_, _>>()?)?;
             }
             Ok(())
         };
         append().with_context(|| format!("writing `{}`", self.path.display()))
     }
 
-    /// Ends the file and gives its number of rows.
+    /// Ends the file.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
-    pub(crate) fn finish(self) -> Result<u64> {
+    pub(crate) fn finish(self) -> Result<()> {
         let end = || -> Result<()> {
-            // It writes out its buffer, too.
             self.writer.finish()?;
-            drop(self.writer);
             self.partial.as_file().sync_all()?;
             self.partial.persist(&self.path)?;
             Ok(())
         };
-        end().with_context(|| format!("writing `{}`", self.path.display()))?;
-        Ok(self.n_rows)
+        end().with_context(|| format!("writing `{}`", self.path.display()))
     }
 }
 
@@ -233,27 +278,6 @@ pub(crate) fn read_frame(path: &Path, table: &Table) -> Result<DataFrame> {
     check_columns(table, &frame)
         .with_context(|| format!("reading the table `{}`", path.display()))?;
     Ok(frame)
-}
-
-/// Reads some rows of some columns of a table.
-///
-/// # Errors
-///
-/// When the file is missing or damaged, or lacks a column.
-pub(crate) fn read_slice(
-    path: &Path,
-    columns: &[&str],
-    offset: usize,
-    n_rows: usize,
-) -> Result<DataFrame> {
-    let read = || -> Result<DataFrame> {
-        let columns = columns.iter().map(|&name| name.to_owned()).collect();
-        let reader = ParquetReader::new(File::open(path)?)
-            .with_columns(Some(columns))
-            .with_slice(Some((offset, n_rows)));
-        Ok(reader.finish()?)
-    };
-    read().with_context(|| format!("reading the table `{}`", path.display()))
 }
 
 /// Reads a whole parquet file of whatever columns.
@@ -279,26 +303,6 @@ pub(crate) fn column_names(path: &Path) -> Result<Vec<String>> {
             .iter()
             .map(|column| column.name().to_owned())
             .collect())
-    };
-    read().with_context(|| format!("reading the metadata of `{}`", path.display()))
-}
-
-/// The rows of each row group of a file.
-///
-/// # Errors
-///
-/// When the file is missing or not a whole parquet file.
-pub(crate) fn row_groups(path: &Path) -> Result<Vec<Range<usize>>> {
-    let read = || -> Result<_> {
-        let reader = SerializedFileReader::new(File::open(path)?)?;
-        let mut groups = Vec::new();
-        let mut first = 0;
-        for group in reader.metadata().row_groups() {
-            let end = first + usize::try_from(group.num_rows())?;
-            groups.push(first..end);
-            first = end;
-        }
-        Ok(groups)
     };
     read().with_context(|| format!("reading the metadata of `{}`", path.display()))
 }

@@ -98,13 +98,7 @@ impl RowReader {
         let columns = metadata.file_metadata().schema_descr().columns();
         let place = columns.iter().position(|found| found.name() == column)?;
         let chunk = metadata.row_groups().get(group.number)?.column(place);
-        let statistics @ Statistics::ByteArray(values) = chunk.statistics()? else {
-            return None;
-        };
-        let exact = statistics.min_is_exact() && statistics.max_is_exact();
-        let (min, max) = (values.min_opt()?, values.max_opt()?);
-        let same = exact && min == max && values.null_count_opt() == Some(0);
-        same.then(|| String::from_utf8(min.data().to_vec()).ok())?
+        only_text(chunk.statistics()?)
     }
 
     /// These columns of these rows, batch by batch.
@@ -137,4 +131,15 @@ impl RowReader {
         let path = self.path.clone();
         Ok(reader.map(move |batch| batch.with_context(|| format!("reading `{}`", path.display()))))
     }
+}
+
+/// The one text of a column, where its statistics say that there is but one.
+pub(crate) fn only_text(statistics: &Statistics) -> Option<String> {
+    let Statistics::ByteArray(values) = statistics else {
+        return None;
+    };
+    let (min, max) = (values.min_opt()?, values.max_opt()?);
+    // Bounds that were cut short lie below and above, and are not the same.
+    let same = min == max && values.null_count_opt() == Some(0);
+    same.then(|| String::from_utf8(min.data().to_vec()).ok())?
 }

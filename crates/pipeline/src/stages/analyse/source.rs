@@ -2,13 +2,15 @@
 
 use super::group::Key;
 use crate::failure;
-use crate::tables::{MEMORIZATION, Table, memorization_folder, read_metadata};
+use crate::tables::{MEMORIZATION, Table, memorization_folder, only_text, read_metadata};
 use anyhow::{Context, Result, bail};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, UInt32Type};
 use arrow_array::{Array, BooleanArray, Float32Array, RecordBatch, StringArray, UInt32Array};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 use parquet::file::statistics::Statistics;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -45,6 +47,8 @@ pub(super) struct Block {
 /// A row group of a file, and what its statistics say is the same in all of its rows.
 struct RowGroup<'a> {
     file: &'a SourceFile,
+    /// That of the file, read once.
+    metadata: ArrowReaderMetadata,
     number: usize,
     model: Option<String>,
     corpus: Option<String>,
@@ -195,32 +199,26 @@ impl SourceFile {
         Some(self.path.file_name()?.to_string_lossy().into_owned())
     }
 
-    fn open(&self) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-        // Without the writer's own schema, in which polars' strings differ from arrow's.
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let file = File::open(&self.path)?;
-        Ok(ParquetRecordBatchReaderBuilder::try_new_with_options(
-            file, options,
-        )?)
-    }
-
     fn row_groups(&self) -> Result<Vec<RowGroup<'_>>> {
         let open = || -> Result<_> {
-            let builder = self.open()?;
-            let schema = builder.parquet_schema();
+            // Without the writer's own schema: in polars' files strings differ from arrow's.
+            let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+            let metadata = ArrowReaderMetadata::load(&File::open(&self.path)?, options)?;
+            let schema = metadata.parquet_schema();
             let place = |name: &str| {
                 (0..schema.num_columns()).find(|column| schema.column(*column).name() == name)
             };
             let (model, corpus, checkpoint) =
                 (place("model"), place("corpus"), place("checkpoint"));
-            let groups = builder.metadata().row_groups().iter().enumerate();
+            let groups = metadata.metadata().row_groups().iter().enumerate();
             let groups = groups.map(|(number, group)| {
                 let same = |column: Option<usize>| group.column(column?).statistics();
                 RowGroup {
                     file: self,
+                    metadata: metadata.clone(),
                     number,
-                    model: self.model.clone().or_else(|| text(same(model)?)),
-                    corpus: same(corpus).and_then(text),
+                    model: self.model.clone().or_else(|| only_text(same(model)?)),
+                    corpus: same(corpus).and_then(only_text),
                     checkpoint: self.checkpoint.or_else(|| number_of(same(checkpoint)?)),
                 }
             });
@@ -228,14 +226,6 @@ impl SourceFile {
         };
         open().with_context(|| format!("reading the table `{}`", self.path.display()))
     }
-}
-
-/// The one text of a column, where its statistics say that there is but one.
-fn text(statistics: &Statistics) -> Option<String> {
-    let exact = statistics.min_is_exact() && statistics.max_is_exact();
-    let (min, max) = (statistics.min_bytes_opt()?, statistics.max_bytes_opt()?);
-    let same = exact && min == max && statistics.null_count_opt() == Some(0);
-    same.then(|| String::from_utf8(min.to_vec()).ok())?
 }
 
 /// The one number of a column, where its statistics say that there is but one.
@@ -256,7 +246,10 @@ impl RowGroup<'_> {
 
     fn decoded(&self) -> Result<Vec<Block>> {
         let table: &Table = &MEMORIZATION;
-        let builder = self.file.open()?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
+            File::open(&self.file.path)?,
+            self.metadata.clone(),
+        );
         let mut columns = vec![
             "training_index",
             "step",

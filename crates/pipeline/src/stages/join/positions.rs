@@ -2,22 +2,21 @@
 
 use crate::config::Run;
 use crate::failure;
-use crate::tables::{POSITIONS, read_slice, row_groups};
+use crate::tables::{POSITIONS, Slices};
 use anyhow::{Context, Result, bail};
 use polars::prelude::DataFrame;
-use std::path::PathBuf;
+use std::ops::Range;
 
 /// The table, and which of its rows are whose.
 pub(super) struct Positions {
-    path: PathBuf,
+    table: Slices,
     stretches: Vec<Stretch>,
 }
 
 /// Rows of one corpus that follow one another.
 pub(super) struct Stretch {
     corpus: String,
-    offset: usize,
-    n_rows: usize,
+    rows: Range<usize>,
     /// Training index of its first row.
     pub(super) first: u32,
     /// Training index of its last row.
@@ -38,10 +37,11 @@ impl Positions {
                 "run the stage `plan` first, or all of them without `--only`",
             ));
         }
+        let table = Slices::open(&path)?;
         let mut stretches = Vec::new();
-        for group in row_groups(&path)? {
+        for rows in table.row_groups() {
             let ends = |offset| -> Result<(String, u32)> {
-                let row = read_slice(&path, &["corpus", "training_index"], offset, 1)?;
+                let row = table.read(&["corpus", "training_index"], offset..offset + 1)?;
                 let corpus = row.column("corpus")?.str()?.get(0);
                 let index = row.column("training_index")?.u32()?.get(0);
                 let missing = || format!("row {offset} of `{}` has no position", path.display());
@@ -50,25 +50,24 @@ impl Positions {
                     index.with_context(missing)?,
                 ))
             };
-            let (corpus, first) = ends(group.start)?;
-            let (other, last) = ends(group.end - 1)?;
+            let (corpus, first) = ends(rows.start)?;
+            let (other, last) = ends(rows.end - 1)?;
             if corpus != other {
                 bail!(
                     "the rows {} to {} of `{}` are of several corpora in one row group",
-                    group.start,
-                    group.end,
+                    rows.start,
+                    rows.end,
                     path.display()
                 );
             }
             stretches.push(Stretch {
                 corpus,
-                offset: group.start,
-                n_rows: group.len(),
+                rows,
                 first,
                 last,
             });
         }
-        Ok(Self { path, stretches })
+        Ok(Self { table, stretches })
     }
 
     /// The stretches of a corpus, in the order of training.
@@ -90,6 +89,6 @@ impl Positions {
             .into_iter()
             .filter(|name| !left_out.contains(name))
             .collect();
-        read_slice(&self.path, &columns, stretch.offset, stretch.n_rows)
+        self.table.read(&columns, stretch.rows.clone())
     }
 }
