@@ -18,7 +18,7 @@ pub enum DeviceChoice {
 pub enum Driver {
     /// NVIDIA's, for its own GPUs.
     Cuda,
-    /// GPUs of any maker, and software that stands in for one; kernels are compiled to SPIR-V.
+    /// GPUs of any maker, and software that stands in for one; kernels are WGSL. Without bf16, which WGSL does not have.
     Vulkan,
 }
 

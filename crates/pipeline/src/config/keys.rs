@@ -24,7 +24,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "device",
         "`cpu`, `cuda:N` or `vulkan:N`",
-        "where the models run; `--device` replaces it; never another one than asked for; `vulkan` is not ready",
+        "where the models run; `--device` replaces it; never another one than asked for",
     ),
     key(
         "devices",
