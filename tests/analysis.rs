@@ -227,6 +227,10 @@ fn verdicts_of_another_program_are_joined() {
     let mut beyond = indices.clone();
     beyond[0] = 1200;
     refused(columns(&beyond), "not among the positions");
+    // What pandas writes where it has no number.
+    let mut unknown = columns(&indices);
+    unknown[3] = Series::new("surprisal".into(), vec![f64::NAN; 400]).into_column();
+    refused(unknown, "`surprisal` is NaN at the training index 0");
     refused(
         columns(&indices).drain(..2).collect(),
         "neither a column `n_prefix_matched` nor",
@@ -302,8 +306,10 @@ fn frame(columns: Vec<Column>) -> DataFrame {
 }
 
 fn write(path: &Path, mut frame: DataFrame, metadata: Vec<(String, String)>) {
-    use polars_io::parquet::write::KeyValueMetadata;
+    use polars_io::parquet::write::{KeyValueMetadata, ParquetCompression};
+    // As pandas and Spark do unless they are told otherwise.
     ParquetWriter::new(File::create(path).unwrap())
+        .with_compression(ParquetCompression::Snappy)
         .with_key_value_metadata(Some(KeyValueMetadata::from_static(metadata)))
         .finish(&mut frame)
         .unwrap();

@@ -34,7 +34,7 @@ impl Slices {
         })
     }
 
-    /// The rows of each row group.
+    /// The rows of each row group that has any: some programs write groups without.
     pub(crate) fn row_groups(&self) -> Vec<Range<usize>> {
         let mut end = 0;
         let groups = self.metadata.row_groups.iter();
@@ -44,6 +44,7 @@ impl Slices {
                 end += group.num_rows();
                 first..end
             })
+            .filter(|rows| !rows.is_empty())
             .collect()
     }
 
@@ -62,5 +63,36 @@ impl Slices {
             Ok(reader.finish()?)
         };
         read().with_context(|| format!("reading the table `{}`", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parquet::data_type::Int32Type;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+    use std::sync::Arc;
+
+    #[test]
+    fn row_groups_without_rows_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.parquet");
+        let schema = parse_message_type("message table { required int32 step; }").unwrap();
+        let file = File::create(&path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::default()).unwrap();
+        for values in [&[][..], &[5, 6], &[], &[7], &[]] {
+            let mut group = writer.next_row_group().unwrap();
+            let mut column = group.next_column().unwrap().unwrap();
+            let typed = column.typed::<Int32Type>();
+            typed.write_batch(values, None, None).unwrap();
+            column.close().unwrap();
+            group.close().unwrap();
+        }
+        writer.close().unwrap();
+        let table = Slices::open(&path).unwrap();
+        assert_eq!(table.row_groups(), [0..2, 2..3]);
+        let last = table.read(&["step"], 2..3).unwrap();
+        assert_eq!(last.column("step").unwrap().i32().unwrap().get(0), Some(7));
     }
 }

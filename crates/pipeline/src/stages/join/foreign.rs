@@ -120,6 +120,15 @@ fn of_set(frame: &DataFrame, set: &ProbeSet<'_>, l: u16) -> Result<DataFrame> {
             "drop duplicates",
         ));
     }
+    let surprisals = found.column("surprisal")?.f32()?.iter();
+    if let Some((index, value)) = (indices.iter().zip(surprisals))
+        .find_map(|(index, value)| Some((index, value.filter(|value| !value.is_finite())?)))
+    {
+        return Err(failure::failed(
+            format_args!("`surprisal` is {value} at the training index {index}"),
+            "write null where there is none",
+        ));
+    }
     let longest = found.column("n_prefix_matched")?.u16()?.max();
     if longest.is_some_and(|longest| longest > l) {
         return Err(failure::failed(
