@@ -126,6 +126,14 @@ impl Driver {
         }
     }
 
+    /// The feature of burn behind it.
+    fn burn_feature(self) -> &'static str {
+        match self {
+            Self::Cuda => "cuda",
+            Self::Vulkan => "webgpu",
+        }
+    }
+
     fn is_built(self) -> bool {
         match self {
             Self::Cuda => cfg!(feature = "cuda"),
@@ -241,7 +249,7 @@ pub fn keep_freed_memory() {
 pub fn burn_features() -> Vec<&'static str> {
     let mut features = vec!["flex", "simd", "rayon"];
     let drivers = Driver::ALL.into_iter().filter(|driver| driver.is_built());
-    features.extend(drivers.map(Driver::name));
+    features.extend(drivers.map(Driver::burn_feature));
     features
 }
 
