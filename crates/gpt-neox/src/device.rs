@@ -1,8 +1,13 @@
 //! Where and how precisely a model runs; the only place that knows of features.
 
-use burn::tensor::{DType, Device};
+use crate::product::Product;
+use burn::tensor::{DType, Device, Tensor};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
+
+/// The cure where burn's compiler for CUDA lacks the functions that NVIDIA gives with its toolkit.
+const LIBDEVICE: &str = "install NVIDIA's CUDA toolkit, or of it only `pip install nvidia-cuda-nvcc-cu12`, and name the folder that has `nvvm/libdevice` in CUDA_PATH";
 
 /// A device by its name in run files and on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,13 +27,14 @@ pub enum Driver {
     Vulkan,
 }
 
-/// What a device can hold, in bytes.
+/// What a GPU is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Memory {
-    /// Altogether; where the driver does not say, a gibibyte is assumed.
-    pub(crate) total: u64,
-    /// In one tensor.
+pub(crate) struct Gpu {
+    /// Bytes that it holds; where the driver does not say, a gibibyte is assumed.
+    pub(crate) memory: u64,
+    /// Bytes of its largest tensor.
     pub(crate) largest: u64,
+    pub(crate) product: Product,
 }
 
 /// The arithmetic of a model.
@@ -73,6 +79,14 @@ pub enum DeviceError {
         /// How many there are.
         found: usize,
     },
+    /// The device is there and fails.
+    #[error("{device} fails to compute: {message}")]
+    Unusable {
+        /// The device.
+        device: DeviceChoice,
+        /// What it says.
+        message: String,
+    },
     /// The device does not compute so.
     #[error("{device} does not compute in {precision}")]
     Precision {
@@ -88,26 +102,38 @@ impl DeviceChoice {
     ///
     /// # Errors
     ///
-    /// When the program was built without this kind of device, the machine has none, or it does not know the
-    /// precision. Another device is never taken instead.
+    /// When the program was built without this kind of device, the machine has none, it does not know the
+    /// precision, or it cannot compute. Another device is never taken instead.
     pub fn check(self, precision: Precision) -> Result<(), DeviceError> {
-        self.open(precision).map(|_| ())
+        let (device, gpu) = self.open(precision)?;
+        if gpu.is_none() {
+            return Ok(());
+        }
+        // burn panics where a device is lost.
+        let exp_1 = || Tensor::<1>::from_floats([1.0], &device).exp();
+        let computed = catch_unwind(AssertUnwindSafe(|| exp_1().try_into_scalar::<f32>()));
+        let message = match computed {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it panicked".to_owned(),
+        };
+        Err(DeviceError::Unusable {
+            device: self,
+            message,
+        })
     }
 
-    pub(crate) fn open(
-        self,
-        precision: Precision,
-    ) -> Result<(Device, Option<Memory>), DeviceError> {
-        let (device, memory) = match self {
+    pub(crate) fn open(self, precision: Precision) -> Result<(Device, Option<Gpu>), DeviceError> {
+        let (device, gpu) = match self {
             // In f16 and bf16 it converts to f32 and back around every operation: slow, but the same rounding.
             Self::Cpu => (Device::flex(), None),
             Self::Gpu(driver, index) => {
-                let (device, memory) = open_gpu(driver, index)?;
-                (device, Some(memory))
+                let (device, gpu) = open_gpu(driver, index)?;
+                (device, Some(gpu))
             }
         };
         if device.supports_dtype(precision.dtype()) {
-            return Ok((device, memory));
+            return Ok((device, gpu));
         }
         Err(DeviceError::Precision {
             device: self,
@@ -151,7 +177,7 @@ pub fn present() -> Vec<DeviceChoice> {
     [DeviceChoice::Cpu].into_iter().chain(gpus).collect()
 }
 
-fn open_gpu(driver: Driver, index: u16) -> Result<(Device, Memory), DeviceError> {
+fn open_gpu(driver: Driver, index: u16) -> Result<(Device, Gpu), DeviceError> {
     if !driver.is_built() {
         return Err(DeviceError::NotBuilt { driver });
     }
@@ -198,15 +224,24 @@ fn n_gpus(driver: Driver) -> usize {
 }
 
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
-fn gpu(driver: Driver, index: u16) -> Option<(Device, Memory)> {
+fn gpu(driver: Driver, index: u16) -> Option<(Device, Gpu)> {
+    use burn::cubecl::ir::{ElemType, FloatKind};
     const UNKNOWN: u64 = 1 << 30;
     let gpu = gpus(driver).into_iter().nth(usize::from(index))?;
-    let memory = gpu.client().properties().memory.clone();
-    let memory = Memory {
-        total: memory.max_memory().unwrap_or(UNKNOWN),
-        largest: memory.max_page_size,
+    let client = gpu.client();
+    let properties = client.properties();
+    let tf32 = ElemType::Float(FloatKind::TF32);
+    let known = Gpu {
+        memory: properties.memory.max_memory().unwrap_or(UNKNOWN),
+        largest: properties.memory.max_page_size,
+        // burn uses it wherever it is there.
+        product: if properties.supports_type(tf32) {
+            Product::Rounded
+        } else {
+            Product::Plain
+        },
     };
-    Some((Device::new(gpu), memory))
+    Some((Device::new(gpu), known))
 }
 
 #[cfg(not(any(feature = "cuda", feature = "vulkan")))]
@@ -215,7 +250,7 @@ fn n_gpus(_driver: Driver) -> usize {
 }
 
 #[cfg(not(any(feature = "cuda", feature = "vulkan")))]
-fn gpu(_driver: Driver, _index: u16) -> Option<(Device, Memory)> {
+fn gpu(_driver: Driver, _index: u16) -> Option<(Device, Gpu)> {
     None
 }
 
@@ -267,7 +302,6 @@ impl DeviceError {
     /// The cure, where it is known.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::UnknownDevice { .. } | Self::UnknownPrecision { .. } => return None,
             Self::NotBuilt { driver } => {
                 format!("build it with `--features {driver}`, or name `cpu` as device")
             }
@@ -279,6 +313,10 @@ impl DeviceError {
                 format!(
                     "`{lister}` lists the devices and fails where the driver is missing; name one of them, or `cpu`"
                 )
+            }
+            Self::Unusable { message, .. } if message.contains("libdevice") => LIBDEVICE.to_owned(),
+            Self::Unusable { .. } | Self::UnknownDevice { .. } | Self::UnknownPrecision { .. } => {
+                return None;
             }
             Self::Precision { .. } => "name `f32` as precision".to_owned(),
         };

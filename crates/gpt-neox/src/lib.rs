@@ -42,6 +42,7 @@ mod likelihood;
 mod memorization;
 mod model;
 mod next_token;
+mod product;
 mod weights;
 
 pub use config::GptNeoxConfig;

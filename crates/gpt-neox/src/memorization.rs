@@ -6,7 +6,7 @@ mod group;
 use crate::config::GptNeoxConfig;
 use crate::device::DeviceChoice;
 use crate::model::GptNeox;
-use crate::next_token::device_failed;
+use crate::next_token::{ROWS, device_failed};
 use group::judge_group;
 use rayon::ThreadPoolBuilder;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -239,17 +239,21 @@ impl Judge for GptNeox {
     /// Where none was set, by the model's shape and the device's memory alone, so that a verdict does not depend on the
     /// number of threads.
     fn batch_size(&self, len: usize) -> usize {
-        match (self.given_batch_size(), self.memory()) {
+        match (self.given_batch_size(), self.gpu()) {
             (Some(given), _) => given,
             (None, None) => (CPU_CACHE / cache_size(self.config(), len)).clamp(16, CPU_GROUP),
-            (None, Some(memory)) => {
-                batch::from_memory(self.config(), memory, self.number_size(), len)
-            }
+            (None, Some(gpu)) => batch::from_memory(self.config(), gpu, self.number_size(), len),
         }
     }
 }
 
 impl GptNeox {
+    /// Positions whose logits are computed together.
+    pub(crate) fn n_logit_rows(&self) -> usize {
+        let of_gpu = |gpu| batch::logit_rows(self.config(), gpu);
+        self.gpu().map_or(ROWS, of_gpu)
+    }
+
     /// Refuses sequences that the model cannot read.
     pub(crate) fn check_tokens<'a>(
         &self,

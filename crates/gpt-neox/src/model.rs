@@ -5,10 +5,12 @@
 use crate::attention::{Angles, Host};
 use crate::cache::{Cache, KeysAndValues, Tensors};
 use crate::config::GptNeoxConfig;
-use crate::device::{DeviceChoice, Memory, Precision};
+use crate::device::{DeviceChoice, Gpu, Precision};
 use crate::gelu::gelu;
+use crate::product::Product;
 use crate::weights::{Checkpoint, LoadError, in_layer};
-use burn::tensor::module::{attention, layer_norm, linear};
+use burn::tensor::activation::softmax;
+use burn::tensor::module::{attention, layer_norm};
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use std::path::Path;
@@ -19,8 +21,8 @@ pub struct GptNeox {
     config: GptNeoxConfig,
     choice: DeviceChoice,
     device: Device,
-    /// Of a GPU.
-    memory: Option<Memory>,
+    gpu: Option<Gpu>,
+    product: Product,
     /// Probes that are decided about together, where it was set.
     batch_size: Option<usize>,
     /// Of all but the output projection.
@@ -59,6 +61,7 @@ struct Linear {
     /// `[in, out]`: the transpose of the file's
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
+    product: Product,
 }
 
 impl GptNeox {
@@ -84,11 +87,13 @@ impl GptNeox {
         precision: Precision,
     ) -> Result<Self, LoadError> {
         let checkpoint = Checkpoint::open(folder)?;
-        let (opened, memory) = device.open(precision)?;
+        let (opened, gpu) = device.open(precision)?;
+        let product = gpu.map_or(Product::Plain, |gpu| gpu.product);
         let loader = Loader {
             checkpoint: &checkpoint,
             device: opened,
             dtype: precision.dtype(),
+            product,
         };
         let config = checkpoint.config().clone();
         let vocabulary = [config.vocab_size, config.hidden_size];
@@ -110,7 +115,8 @@ impl GptNeox {
             angles: loader.angles(),
             device: loader.device,
             dtype: loader.dtype,
-            memory,
+            gpu,
+            product,
             batch_size: None,
             choice: device,
             config,
@@ -136,8 +142,8 @@ impl GptNeox {
         self.batch_size
     }
 
-    pub(crate) fn memory(&self) -> Option<Memory> {
-        self.memory
+    pub(crate) fn gpu(&self) -> Option<Gpu> {
+        self.gpu
     }
 
     /// Bytes of a number of all but the output projection.
@@ -201,7 +207,7 @@ impl GptNeox {
     /// The logits that follow from hidden states: `[b, t, e]` → `[b, t, v]`, in f32.
     pub(crate) fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         let normed = self.final_layer_norm.forward(hidden).cast(DType::F32);
-        linear(normed, self.embed_out.clone(), None)
+        self.product.linear(normed, self.embed_out.clone(), None)
     }
 
     /// Token ids as a tensor; they are far below 2³¹.
@@ -239,23 +245,50 @@ impl GptNeox {
             values: part(2, 0),
         };
         let all = cache.extend(layer, new);
+        let attended = if self.product.is_plain(self.dtype) {
+            self.attention(query, all)
+        } else {
+            self.attention_of_products(query, all)
+        };
+        attended.swap_dims(1, 2).reshape([b, n_queries, e])
+    }
+
+    /// softmax(q · kᵀ / √d) · v by burn: `[b, h, n, d]` → `[b, h, n, d]`
+    fn attention(&self, query: Tensor<4>, all: KeysAndValues) -> Tensor<4> {
         // The causal mask is aligned to the last key: the queries are the last tokens.
         let options = AttentionModuleOptions {
             scale: None,
             softcap: None,
             is_causal: true,
         };
-        // Scores of GPT-NeoX overflow f16: they and their softmax are taken in f32.
+        // Scores of GPT-NeoX overflow f16, and bf16 does not tell large ones apart: they and their softmax are taken in f32.
         let wide = |x: Tensor<4>| {
-            if self.dtype == DType::F16 {
-                x.cast(DType::F32)
-            } else {
+            if self.dtype == DType::F32 {
                 x
+            } else {
+                x.cast(DType::F32)
             }
         };
         let (keys, values) = (wide(all.keys), wide(all.values));
-        let attended = attention(wide(query), keys, values, None, None, options).cast(self.dtype);
-        attended.swap_dims(1, 2).reshape([b, n_queries, e])
+        attention(wide(query), keys, values, None, None, options).cast(self.dtype)
+    }
+
+    /// The same where burn's would round.
+    fn attention_of_products(&self, query: Tensor<4>, all: KeysAndValues) -> Tensor<4> {
+        let [_, _, n, d] = query.dims();
+        let n_keys = all.keys.dims()[2];
+        #[expect(clippy::cast_precision_loss, reason = "the size of a head")]
+        let scale = 1.0 / (d as f32).sqrt();
+        let scores = self.product.of(query, all.keys.swap_dims(2, 3)) * scale; // [b, h, n, n_keys]
+        // The queries are the last tokens.
+        let mask = (0..n).flat_map(|query| {
+            let n_seen = n_keys - n + query + 1;
+            let row = (0..n_keys).map(move |key| key < n_seen);
+            row.map(|seen| if seen { 0.0 } else { f32::NEG_INFINITY })
+        });
+        let mask = TensorData::new(mask.collect::<Vec<f32>>(), [1, 1, n, n_keys]);
+        let mask = Tensor::from_data(mask, (&self.device, DType::F32));
+        self.product.of(softmax(scores + mask, 3), all.values)
     }
 
     /// The rotation of `n` positions from `first` on.
@@ -300,7 +333,10 @@ impl Linear {
         let [_, n_out] = self.weight.dims();
         // One product of b · t rows: as it stands, this would be b products of t rows.
         let rows = x.reshape([1, b * t, n]);
-        linear(rows, self.weight.clone(), self.bias.clone()).reshape([b, t, n_out])
+        let products = self
+            .product
+            .linear(rows, self.weight.clone(), self.bias.clone());
+        products.reshape([b, t, n_out])
     }
 }
 
@@ -361,6 +397,7 @@ struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     device: Device,
     dtype: DType,
+    product: Product,
 }
 
 impl Loader<'_> {
@@ -419,6 +456,7 @@ impl Loader<'_> {
         Ok(Linear {
             weight: self.tensor(weight, [shape[1], shape[0]]),
             bias: bias.map(|bias| self.tensor(bias, [shape[0]])),
+            product: self.product,
         })
     }
 
@@ -452,6 +490,7 @@ impl Loader<'_> {
                 [hidden, 3 * hidden],
             ),
             bias: bias.map(|bias| self.tensor(reordered(bias, 1), [3 * hidden])),
+            product: self.product,
         })
     }
 
@@ -496,4 +535,38 @@ fn transposed(weights: &[f32], shape: [usize; 2]) -> Vec<f32> {
         turned.extend((0..rows).map(|row| weights[row * columns + column]));
     }
     turned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_of_products_is_attention() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tied_no_bias");
+        let mut model = GptNeox::load(&folder, DeviceChoice::Cpu, Precision::F32).unwrap();
+        let numbers = |n: usize, seed: f32| {
+            #[expect(clippy::cast_precision_loss, reason = "small")]
+            let numbers: Vec<f32> = (0..2 * 3 * n * 8)
+                .map(|i| (i as f32 * seed).sin() * 3.0)
+                .collect();
+            let data = TensorData::new(numbers, [2, 3, n, 8]);
+            Tensor::<4>::from_data(data, (&model.device, DType::F32))
+        };
+        let all = KeysAndValues {
+            keys: numbers(7, 0.7),
+            values: numbers(7, 1.1),
+        };
+        let queries = [1, 4, 7].map(|n| numbers(n, 0.3));
+        for query in queries {
+            let expected = model.attention(query.clone(), all.clone());
+            for product in [Product::Plain, Product::Rounded] {
+                model.product = product;
+                let found = model.attention_of_products(query.clone(), all.clone());
+                let moved = (found - expected.clone()).abs().max();
+                let moved: f32 = moved.try_into_scalar().unwrap();
+                assert!(moved < 1e-5, "{product:?}: {moved}");
+            }
+        }
+    }
 }

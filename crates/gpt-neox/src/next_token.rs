@@ -1,6 +1,6 @@
 //! What follows from hidden states: the output projection, a few rows at a time, and what is read off the logits.
 //!
-//! Logits are the largest tensor of all (a row of Pythia's is 200 kB), so that no more than [`ROWS`] rows of them
+//! Logits are the largest tensor of all (a row of Pythia's is 200 kB), so that only some rows of them
 //! exist at once for each thread.
 
 use crate::device::DeviceChoice;
@@ -9,9 +9,9 @@ use crate::likelihood::TokenLikelihood;
 use crate::memorization::JudgeError;
 use crate::model::GptNeox;
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
+use burn::tensor::{DType, IndexingUpdateOp, Tensor, TensorData};
 
-/// Positions whose logits are computed together.
+/// Positions whose logits are computed together on the CPU, and on a GPU at the least.
 pub(crate) const ROWS: usize = 256;
 /// Pythia's end of text, which `min_length` forbids in transformers' `generate`.
 const END_OF_TEXT: usize = 0;
@@ -42,8 +42,10 @@ pub(crate) fn next_tokens(
     truth: &[u32],
     wanted: Wanted,
 ) -> Result<Vec<NextToken>, JudgeError> {
+    // The sum of finite numbers is not finite in f16.
     let sum: f32 = hidden
         .clone()
+        .cast(DType::F32)
         .abs()
         .sum()
         .try_into_scalar()
@@ -54,8 +56,9 @@ pub(crate) fn next_tokens(
     let [b, t, e] = hidden.dims();
     let hidden = hidden.reshape([1, b * t, e]);
     let mut all = Vec::with_capacity(truth.len());
-    for (tile, truth) in truth.chunks(ROWS).enumerate() {
-        let rows = hidden.clone().narrow(1, tile * ROWS, truth.len());
+    let n_rows = model.n_logit_rows();
+    for (tile, truth) in truth.chunks(n_rows).enumerate() {
+        let rows = hidden.clone().narrow(1, tile * n_rows, truth.len());
         let logits: Tensor<2> = model.logits(rows).squeeze_dim(0); // [rows, v]
         let read = match model.device() {
             DeviceChoice::Cpu => on_host(logits, truth, wanted),

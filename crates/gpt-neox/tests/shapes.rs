@@ -204,6 +204,24 @@ fn halves_compute_in_halves() {
     let folder = folder("rotary_all_sharded");
     let tokens = Arrays::read(&folder.join("reference.safetensors")).wholes("tokens");
     check_halves(&folder, &tokens);
+    // Of many probes together, the hidden states add up to more than f16 can hold.
+    let many = tokens.repeat(64);
+    for &device in devices() {
+        if device.check(Precision::F16).is_ok() {
+            let mut model = GptNeox::load(&folder, device, Precision::F16).unwrap();
+            model.set_batch_size(many.len());
+            let mut judge = |tokens: &[u32]| {
+                let probes = Probes::new(tokens, K, L).unwrap();
+                model.judge(&probes, Measures::default()).unwrap()
+            };
+            let (some, many) = (judge(&tokens), judge(&many));
+            let matched = |verdict: &Verdict| verdict.n_prefix_matched;
+            let expected = some.iter().map(matched);
+            let found = many[many.len() - some.len()..].iter().map(matched);
+            let n_equal = expected.zip(found).filter(|(a, b)| a == b).count();
+            assert!(n_equal * 10 >= some.len() * 9, "{device}: {n_equal}");
+        }
+    }
 }
 
 #[test]
