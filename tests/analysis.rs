@@ -1,6 +1,6 @@
 //! `analyse` and `join` on tables as others may hand them over.
 
-use crate::program::{RunFile, pipeline, root, succeed, table, tables, u32s};
+use crate::program::{RunFile, pipeline, root, succeed, table, tables, u32s, with_a_bit_flipped};
 use polars::prelude::{Column, DataFrame, IntoColumn, IntoLazy, NamedFrom, Series, col, lit};
 use polars_io::parquet::write::ParquetWriter;
 use std::collections::BTreeMap;
@@ -247,6 +247,21 @@ fn verdicts_of_another_program_are_joined() {
         assert!(outcome.stderr.contains(text), "{}", outcome.stderr);
     }
     assert!(folder.path().join("out/positions.parquet").exists());
+
+    // Without a checksum a flipped bit may be another number, but never a panic.
+    write(&theirs, frame(columns(&indices)), Vec::new());
+    let whole = fs::read(&theirs).unwrap();
+    let mut n_refused = 0;
+    for flipped in with_a_bit_flipped(&whole, 60) {
+        fs::write(&theirs, flipped).unwrap();
+        let outcome = pipeline(
+            folder.path(),
+            &["run", path.to_str().unwrap(), "--only", "join"],
+        );
+        assert!([0, 1].contains(&outcome.code), "{}", outcome.stderr);
+        n_refused += outcome.code;
+    }
+    assert!(n_refused > 20, "{n_refused}");
 }
 
 #[test]

@@ -42,7 +42,9 @@ pub(crate) fn pipeline(folder: &Path, arguments: &[&str]) -> Outcome {
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     };
-    assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+    for panic in ["panicked", "this program has a mistake"] {
+        assert!(!outcome.stderr.contains(panic), "{}", outcome.stderr);
+    }
     outcome
 }
 
@@ -145,6 +147,15 @@ checkpoints = {numbers:?}
         fs::write(&path, text).unwrap();
         path
     }
+}
+
+/// A file's bytes, each time with another bit flipped: `n` of them, spread over the whole.
+pub(crate) fn with_a_bit_flipped(bytes: &[u8], n: usize) -> impl Iterator<Item = Vec<u8>> {
+    (0..n).map(move |flip| {
+        let mut flipped = bytes.to_vec();
+        flipped[flip * (bytes.len() - 1) / (n - 1)] ^= 1 << (flip * 5 % 8);
+        flipped
+    })
 }
 
 /// A table of the output folder.

@@ -1,6 +1,8 @@
 //! Runs that are killed, shared out, done side by side or short of something: the tables are those of a run left in peace.
 
-use crate::program::{Outcome, RunFile, manifest, mini, pipeline, succeed, tables};
+use crate::program::{
+    Outcome, RunFile, manifest, mini, pipeline, succeed, tables, with_a_bit_flipped,
+};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -327,6 +329,47 @@ fn a_damaged_part_is_refused_by_name() {
         assert!(refused.stderr.contains(text), "{}", refused.stderr);
     }
     fs::remove_file(&part).unwrap();
+    assert!(sweep.finish() == whole);
+}
+
+#[test]
+fn a_flipped_bit_is_never_taken_for_a_number() {
+    let sweep = Sweep::of(&RunFile {
+        steps: 150,
+        numbers: vec![150],
+        part_size: 400,
+        ..RunFile::default()
+    });
+    let whole = sweep.finish();
+    let part = "verdicts/model=mini/checkpoint=150/part-standard-00001.parquet";
+    let join = &["run", sweep.file.to_str().unwrap(), "--only", "join"];
+    let cases: [(&str, &[&str], &str); 3] = [
+        (part, join, "hint: remove this part"),
+        ("positions.parquet", join, "hint: run the stage `plan`"),
+        ("memorization.parquet", &["analyse", "out"], "--only join"),
+    ];
+    for (table, call, hint) in cases {
+        let path = sweep.out().join(table);
+        for flipped in with_a_bit_flipped(&whole[Path::new(table)], 30) {
+            fs::write(&path, flipped).unwrap();
+            let outcome = pipeline(sweep.folder.path(), call);
+            if outcome.code == 1 {
+                assert!(outcome.stderr.contains(hint), "{}", outcome.stderr);
+                continue;
+            }
+            // A table that does not say any more that it is ours; its numbers are as they were.
+            assert!(table != part, "{}", outcome.stderr);
+            let mut left = tables(&sweep.out());
+            left.insert(table.into(), whole[Path::new(table)].clone());
+            assert!(left == whole, "{table}: {}", outcome.stderr);
+        }
+        fs::write(&path, &whole[Path::new(table)]).unwrap();
+    }
+    assert!(tables(&sweep.out()) == whole);
+    // Damaged positions are simply made anew where they are planned.
+    let positions = sweep.out().join("positions.parquet");
+    let mut flipped = with_a_bit_flipped(&whole[Path::new("positions.parquet")], 3);
+    fs::write(&positions, flipped.nth(1).unwrap()).unwrap();
     assert!(sweep.finish() == whole);
 }
 

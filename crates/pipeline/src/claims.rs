@@ -302,10 +302,15 @@ fn is_alive(folder: &Path, record: &Record) -> bool {
 /// How long ago a file was written, by the clock that stamps files in this folder.
 fn age(folder: &Path, path: &Path) -> Option<Duration> {
     let written = File::open(path).ok()?.metadata().ok()?.modified().ok()?;
-    let now = tempfile::tempfile_in(folder).and_then(|mut file| {
-        file.write_all(b"\n")?;
-        file.metadata()?.modified()
-    });
+    // Named like all that may be left by the killed: a network file system has no files without names.
+    let mut named = tempfile::Builder::new();
+    let now = named
+        .prefix(PARTIAL)
+        .tempfile_in(folder)
+        .and_then(|mut file| {
+            file.write_all(b"\n")?;
+            file.as_file().metadata()?.modified()
+        });
     // A folder that cannot be written is looked at by the clock there is.
     let now = now.unwrap_or_else(|_| SystemTime::now());
     Some(now.duration_since(written).unwrap_or_default())

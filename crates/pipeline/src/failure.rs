@@ -1,9 +1,12 @@
 //! What a user sees of a failure, and the exit code that scripts see.
 
 use crate::config::ConfigError;
+use anyhow::{Result, anyhow};
 use std::fmt::Display;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 /// Something is wrong with the command line or the run file.
 const USAGE: u8 = 2;
@@ -44,6 +47,44 @@ fn curable(message: impl Display, hint: impl Display, exit_code: u8) -> anyhow::
         exit_code,
     }
     .into()
+}
+
+/// What the last panic said, wherever in the program it was.
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Does all of the program's work. A panic in it, our mistake or a library's, becomes an error, too.
+///
+/// # Errors
+///
+/// Those of `work`, and for a panic.
+pub(crate) fn without_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Printed once, as the error that it becomes.
+    set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
+        let what = panic.payload_as_str().unwrap_or("no word of why");
+        let place = panic.location().map(|place| format!(" ({place})"));
+        let text = format!("{what}{}", place.unwrap_or_default());
+        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(failed(
+            format_args!("this program has a mistake: {}", panicked()),
+            "please report it, with the command, the run file and the log in the output folder",
+        ))
+    })
+}
+
+/// What `work` gives; an error where a library panics in it, as some do on damaged input.
+///
+/// # Errors
+///
+/// Those of `work`, and for a panic.
+pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(anyhow!("it is damaged: {}", panicked())))
+}
+
+fn panicked() -> String {
+    PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// The cure of an error, where some link of its chain knows one.

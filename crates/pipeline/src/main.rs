@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     gpt_neox::device::keep_freed_memory();
     let cli = cli::Cli::parse();
     log::begin(cli.log);
-    match commands::execute(cli) {
+    match failure::without_panic(|| commands::execute(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }

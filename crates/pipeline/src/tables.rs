@@ -4,10 +4,12 @@
 //! repeats it (a test holds the two together), and each writer checks its columns against it.
 
 mod arrays;
+mod checksum;
 mod parquet_file;
 mod row_reader;
 mod slices;
 
+pub(crate) use checksum::verify;
 pub(crate) use parquet_file::{
     BatchWriter, Footer, FrameWriter, PARTIAL, column_names, read_any, read_frame, read_metadata,
     write_atomically,

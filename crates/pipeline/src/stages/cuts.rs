@@ -5,7 +5,7 @@ use crate::config::Run;
 use crate::failure;
 use crate::fingerprint;
 use crate::inputs::Inputs;
-use crate::tables::{POSITIONS, RowReader};
+use crate::tables::{POSITIONS, RowReader, verify};
 use anyhow::{Context, Result, ensure};
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt32Type;
@@ -60,7 +60,13 @@ impl Cuts {
                 "run the stage `plan` first, or all of them without `--only`",
             ));
         }
-        let reader = RowReader::open(&path, &POSITIONS)?;
+        let open = || verify(&path).and_then(|_| RowReader::open(&path, &POSITIONS));
+        let reader = open().map_err(|error| {
+            failure::failed(
+                format_args!("the positions cannot be read: {error:#}"),
+                "run the stage `plan` again: it writes them anew",
+            )
+        })?;
         let cuts = cut(run, &reader).with_context(|| format!("reading `{}`", path.display()))?;
         Ok(Self { path, reader, cuts })
     }

@@ -13,9 +13,7 @@ use crate::config::{Layout, Run};
 use crate::failure;
 use crate::inputs::Inputs;
 use crate::progress::Progress;
-use crate::tables::{
-    Footer, FrameWriter, MEMORIZATION, Table, VERDICTS, memorization_folder, read_frame,
-};
+use crate::tables::{Footer, FrameWriter, MEMORIZATION, Table, memorization_folder};
 use anyhow::{Context, Result, bail};
 use polars::prelude::*;
 use positions::{Positions, Stretch};
@@ -64,9 +62,10 @@ enum Sink {
 ///
 /// When a part is missing, damaged or of another run, or verdicts and positions do not match one to one.
 pub(crate) fn join(run: &Run, inputs: &Inputs) -> Result<Joined> {
-    let positions = Positions::open(run)?;
+    // Holds the positions against their checksum.
     let cuts = Cuts::open(run)?;
     cuts.check(run, inputs)?;
+    let positions = Positions::open(run)?;
     // Every set is looked at before any is joined, so that a missing part is known in the first second.
     let mut sets = Vec::new();
     let mut n_probes = 0;
@@ -317,7 +316,7 @@ impl Parts<'_> {
             let part = match self.rest.take() {
                 Some(rest) => rest,
                 None => match self.next_up_to(last)? {
-                    Some(unit) => read_frame(&unit.path, &VERDICTS)?.drop("corpus")?,
+                    Some(unit) => unit.read()?.drop("corpus")?,
                     None => return Ok(()),
                 },
             };

@@ -7,12 +7,15 @@ use crate::corpora::OrderSource;
 use crate::failure;
 use crate::fingerprint;
 use crate::inputs::{Content, Inputs, contents};
-use crate::tables::{VERDICTS, read_metadata};
-use anyhow::Result;
+use crate::tables::{VERDICTS, read_frame, read_metadata, verify};
+use anyhow::{Result, ensure};
+use polars::prelude::DataFrame;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+const CURE: &str = "discard the old output with `--fresh`, or name another folder with `--out`";
 
 /// The units of a set, numbered from 0: those without the contrast's likelihood, then those with it.
 pub(super) struct Units<'a> {
@@ -233,23 +236,16 @@ impl Unit<'_> {
         self.cut.n
     }
 
-    /// Looks for the unit's part.
+    /// Looks for the unit's part, without reading its rows.
     ///
     /// # Errors
     ///
     /// When a part lies there that is damaged or was made from something else.
     pub(super) fn state(&self) -> Result<State> {
-        const CURE: &str =
-            "discard the old output with `--fresh`, or name another folder with `--out`";
         if !self.path.exists() {
             return Ok(State::Missing);
         }
-        let (metadata, n_rows) = read_metadata(&self.path).map_err(|error| {
-            failure::failed(
-                format_args!("the part `{}` is damaged: {error:#}", self.path.display()),
-                format_args!("remove this part, and it is made anew; or {CURE}"),
-            )
-        })?;
+        let (metadata, n_rows) = read_metadata(&self.path).map_err(|error| self.damaged(&error))?;
         let same = metadata.get("fingerprint") == Some(&self.fingerprint);
         if !same || n_rows != self.n() {
             return Err(failure::failed(
@@ -261,5 +257,25 @@ impl Unit<'_> {
             ));
         }
         Ok(State::Finished(metadata))
+    }
+
+    /// The rows of the unit's part.
+    ///
+    /// # Errors
+    ///
+    /// When the part is not as it was written.
+    pub(super) fn read(&self) -> Result<DataFrame> {
+        let read = || -> Result<DataFrame> {
+            ensure!(verify(&self.path)?, "it has no checksum");
+            read_frame(&self.path, &VERDICTS)
+        };
+        read().map_err(|error| self.damaged(&error))
+    }
+
+    fn damaged(&self, error: &anyhow::Error) -> anyhow::Error {
+        failure::failed(
+            format_args!("the part `{}` is damaged: {error:#}", self.path.display()),
+            format_args!("remove this part, and it is made anew; or {CURE}"),
+        )
     }
 }

@@ -1,7 +1,9 @@
 //! Parquet files in and out: whole or not at all, with what they depend on in their own metadata.
 
 use super::arrays::array;
+use super::checksum::{self, Summed};
 use super::{Kind, Table};
+use crate::failure;
 use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
@@ -19,7 +21,7 @@ use polars_io::parquet::read::ParquetReader;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::NamedTempFile;
@@ -63,13 +65,14 @@ impl Kind {
 }
 
 /// Writes a table batch by batch, each a row group of its own, so that its length is not bounded by memory.
-pub(crate) struct BatchWriter<W: Write + Send> {
+pub(crate) struct BatchWriter<W: Write + Seek + Send> {
     schema: SchemaRef,
-    file: SerializedFileWriter<W>,
+    file: SerializedFileWriter<Summed<W>>,
     columns: ArrowRowGroupWriterFactory,
+    n_rows: u64,
 }
 
-impl<W: Write + Send> BatchWriter<W> {
+impl<W: Write + Seek + Send> BatchWriter<W> {
     /// Begins a file of `table`.
     ///
     /// # Errors
@@ -107,8 +110,10 @@ impl<W: Write + Send> BatchWriter<W> {
         let entries = footer.entries(table).into_iter();
         let metadata = entries
             .map(|(key, value)| KeyValue::new(key, value))
+            .chain([checksum::placeholder()])
             .collect();
         let mut properties = WriterProperties::builder()
+            .set_created_by(checksum::CREATED_BY.to_owned())
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_key_value_metadata(Some(metadata));
         for column in table.columns {
@@ -122,12 +127,17 @@ impl<W: Write + Send> BatchWriter<W> {
                 .set_column_encoding(path, encoding);
         }
         let schema = Arc::new(schema);
-        let writer = ArrowWriter::try_new(sink, Arc::clone(&schema), Some(properties.build()))?;
+        let writer = ArrowWriter::try_new(
+            Summed::new(sink),
+            Arc::clone(&schema),
+            Some(properties.build()),
+        )?;
         let (file, columns) = writer.into_serialized_writer()?;
         Ok(Self {
             schema,
             file,
             columns,
+            n_rows: 0,
         })
     }
 
@@ -159,6 +169,7 @@ impl<W: Write + Send> BatchWriter<W> {
             chunk.append_to_row_group(&mut group)?;
         }
         group.close()?;
+        self.n_rows += batch.num_rows() as u64;
         Ok(())
     }
 
@@ -167,9 +178,10 @@ impl<W: Write + Send> BatchWriter<W> {
     /// # Errors
     ///
     /// When the file cannot be written.
-    pub(crate) fn finish(self) -> Result<u64> {
-        let metadata = self.file.close()?;
-        Ok(u64::try_from(metadata.file_metadata().num_rows())?)
+    pub(crate) fn finish(mut self) -> Result<u64> {
+        self.file.inner_mut().keep();
+        self.file.into_inner()?.seal()?;
+        Ok(self.n_rows)
     }
 }
 
@@ -287,7 +299,8 @@ pub(crate) fn read_frame(path: &Path, table: &Table) -> Result<DataFrame> {
 /// When the file is missing or damaged.
 pub(crate) fn read_any(path: &Path) -> Result<DataFrame> {
     let read = || -> Result<DataFrame> { Ok(ParquetReader::new(File::open(path)?).finish()?) };
-    read().with_context(|| format!("reading `{}`", path.display()))
+    // polars panics at some damages, and files of other programs have no checksum.
+    failure::caught(read).with_context(|| format!("reading `{}`", path.display()))
 }
 
 /// The names of a file's columns.

@@ -1,5 +1,6 @@
 //! A table read some rows at a time, into polars.
 
+use crate::failure;
 use anyhow::{Context, Result};
 use polars::prelude::DataFrame;
 use polars_io::SerReader;
@@ -26,8 +27,8 @@ impl Slices {
             let mut reader = ParquetReader::new(File::open(path)?);
             Ok(reader.get_metadata()?.clone())
         };
-        let metadata =
-            read().with_context(|| format!("reading the metadata of `{}`", path.display()))?;
+        let metadata = failure::caught(read)
+            .with_context(|| format!("reading the metadata of `{}`", path.display()))?;
         Ok(Self {
             path: path.to_owned(),
             metadata,
@@ -62,7 +63,9 @@ impl Slices {
             reader.set_metadata(self.metadata.clone());
             Ok(reader.finish()?)
         };
-        read().with_context(|| format!("reading the table `{}`", self.path.display()))
+        // polars panics at some damages, and tables of other programs have no checksum.
+        failure::caught(read)
+            .with_context(|| format!("reading the table `{}`", self.path.display()))
     }
 }
 

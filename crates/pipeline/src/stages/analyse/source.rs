@@ -2,7 +2,7 @@
 
 use super::group::Key;
 use crate::failure;
-use crate::tables::{MEMORIZATION, Table, memorization_folder, only_text, read_metadata};
+use crate::tables::{MEMORIZATION, Table, memorization_folder, only_text, read_metadata, verify};
 use anyhow::{Context, Result, bail};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, UInt32Type};
@@ -95,8 +95,13 @@ impl Source {
     pub(super) fn metadata(&self) -> Result<BTreeMap<String, String>> {
         let mut common: Option<BTreeMap<String, String>> = None;
         for file in &self.files {
-            let (mut entries, _) = read_metadata(&file.path)?;
-            entries.retain(|key, _| key != "ARROW:schema");
+            const CURE: &str = "write it anew: `pipeline run FILE --only join`";
+            let read = verify(&file.path).and_then(|_| read_metadata(&file.path));
+            let (mut entries, _) = read.map_err(|error| {
+                failure::failed(format_args!("the table cannot be read: {error:#}"), CURE)
+            })?;
+            // What equal runs do not have in common, and what the writer adds.
+            entries.retain(|key, _| !["ARROW:schema", "crc32"].contains(&key.as_str()));
             let is = |key: &str, value: &str| entries.get(key).is_some_and(|found| found == value);
             if !is("table", MEMORIZATION.name)
                 || !is("table_version", &MEMORIZATION.version.to_string())
@@ -108,7 +113,7 @@ impl Source {
                         MEMORIZATION.name,
                         MEMORIZATION.version
                     ),
-                    "write it anew: `pipeline run FILE --only join`",
+                    CURE,
                 ));
             }
             if common.get_or_insert_with(|| entries.clone()) != &entries {

@@ -1,7 +1,6 @@
 //! The table `positions`, a stretch at a time.
 
 use crate::config::Run;
-use crate::failure;
 use crate::tables::{POSITIONS, Slices};
 use anyhow::{Context, Result, bail};
 use polars::prelude::DataFrame;
@@ -31,12 +30,6 @@ impl Positions {
     /// When the table is missing or damaged.
     pub(super) fn open(run: &Run) -> Result<Self> {
         let path = run.out.join(POSITIONS.path);
-        if !path.exists() {
-            return Err(failure::failed(
-                format_args!("there are no positions at `{}`", path.display()),
-                "run the stage `plan` first, or all of them without `--only`",
-            ));
-        }
         let table = Slices::open(&path)?;
         let mut stretches = Vec::new();
         for rows in table.row_groups() {

@@ -5,7 +5,7 @@ use crate::failure;
 use crate::fingerprint;
 use crate::inputs::{Inputs, contents};
 use crate::stages::verdicts_folder;
-use crate::tables::{EXPOSURES_BY_STEP, Footer, POSITIONS, Table, read_metadata};
+use crate::tables::{EXPOSURES_BY_STEP, Footer, POSITIONS, Table, read_metadata, verify};
 use anyhow::Result;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -83,6 +83,9 @@ fn checkpoints(run: &Run) -> BTreeMap<&str, Vec<u32>> {
 pub(super) fn rows(run: &Run, table: &Table, footer: &Footer) -> Result<Option<u64>> {
     let path = run.out.join(table.path);
     // A damaged table is written anew.
+    if !path.exists() || verify(&path).is_err() {
+        return Ok(None);
+    }
     let Ok((found, n_rows)) = read_metadata(&path) else {
         return Ok(None);
     };
