@@ -6,17 +6,19 @@
 use crate::config::GptNeoxConfig;
 use crate::exponential::exponential;
 use burn::tensor::{Tensor, TensorData};
+use pulp::{Arch, NullaryFnOnce};
 
 /// Keys and values of some sequences, each in a room of its own that is moved, not copied.
 #[derive(Debug)]
 pub(crate) struct Host {
     n_heads: usize,
     head_size: usize,
-    /// Tokens for which there is room.
+    /// Tokens for which there is room, a multiple of 16.
     n_room: usize,
     n_tokens: usize,
     n_layers: usize,
-    /// Of each sequence `[layer, head, {key, value}, token, dimension]`; empty where it was taken.
+    /// Of each sequence and each layer and head, keys `[dimension, token]` and values `[token, dimension]`; empty where it was
+    /// taken.
     rooms: Vec<Vec<f32>>,
 }
 
@@ -34,6 +36,7 @@ pub(crate) struct Angles {
 impl Host {
     /// Room for `n_room` tokens of each of `n_sequences`, nothing read yet.
     pub(crate) fn new(config: &GptNeoxConfig, n_sequences: usize, n_room: usize) -> Self {
+        let n_room = n_room.next_multiple_of(16);
         let size = 2 * config.num_hidden_layers * config.hidden_size * n_room;
         Self {
             n_heads: config.num_attention_heads,
@@ -91,40 +94,21 @@ impl Host {
             unreachable!("the data of an f32 tensor are f32");
         };
         let mut attended = vec![0.0; b * n_queries * e];
-        let mut weights = vec![0.0; self.n_tokens + t];
+        let mut weights = vec![0.0; self.n_room];
         let sequences = self.rooms.iter_mut().zip(fused.chunks_exact_mut(t * 3 * e));
         let outs = attended.chunks_exact_mut(n_queries * e);
-        for ((room, fused), outs) in sequences.zip(outs) {
-            let size = 2 * self.n_room * d;
-            let heads = room[layer * self.n_heads * size..].chunks_exact_mut(size);
-            for (head, room) in heads.take(self.n_heads).enumerate() {
-                let dims = head * d..(head + 1) * d;
-                let (keys, values) = room.split_at_mut(self.n_room * d);
-                for (token, row) in fused.chunks_exact_mut(3 * e).enumerate() {
-                    let position = self.n_tokens + token;
-                    let (key, value) = row[e..].split_at_mut(e);
-                    let (key, value) = (&mut key[dims.clone()], &value[dims.clone()]);
-                    angles.rotate(key, position);
-                    keys[position * d..][..d].copy_from_slice(key);
-                    values[position * d..][..d].copy_from_slice(value);
-                }
-                let queries = fused.chunks_exact_mut(3 * e).enumerate();
-                let outs = outs.chunks_exact_mut(e);
-                for ((token, row), out) in queries.skip(t - n_queries).zip(outs) {
-                    let position = self.n_tokens + token;
-                    let query = &mut row[dims.clone()];
-                    angles.rotate(query, position);
-                    let seen = ..(position + 1) * d;
-                    let weights = &mut weights[..=position];
-                    attend_one(
-                        query,
-                        &keys[seen],
-                        &values[seen],
-                        weights,
-                        &mut out[dims.clone()],
-                    );
-                }
-            }
+        let size = 2 * self.n_room * e;
+        for ((room, fused), out) in sequences.zip(outs) {
+            let sequence = Sequence {
+                room: &mut room[layer * size..][..size],
+                fused,
+                out,
+                weights: &mut weights,
+                angles,
+                head_size: d,
+                n_read: self.n_tokens,
+            };
+            Arch::new().dispatch(sequence);
         }
         if layer + 1 == self.n_layers {
             self.n_tokens += t;
@@ -133,8 +117,62 @@ impl Host {
     }
 }
 
+/// What a layer does with further tokens of one sequence.
+struct Sequence<'a> {
+    /// Of this layer.
+    room: &'a mut [f32],
+    /// `[t, 3 · e]`
+    fused: &'a mut [f32],
+    /// `[n_queries, e]`
+    out: &'a mut [f32],
+    /// A place for each key.
+    weights: &'a mut [f32],
+    angles: &'a Angles,
+    head_size: usize,
+    /// Tokens read before.
+    n_read: usize,
+}
+
+/// Compiled for the vector instructions that the processor has.
+impl NullaryFnOnce for Sequence<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let (d, n_room) = (self.head_size, self.weights.len());
+        let e = self.room.len() / (2 * n_room);
+        let n_tokens = self.fused.len() / (3 * e);
+        let n_queries = self.out.len() / e;
+        for (head, room) in self.room.chunks_exact_mut(2 * n_room * d).enumerate() {
+            let dims = head * d..(head + 1) * d;
+            let (keys, values) = room.split_at_mut(n_room * d);
+            for (token, row) in self.fused.chunks_exact_mut(3 * e).enumerate() {
+                let position = self.n_read + token;
+                let (key, value) = row[e..].split_at_mut(e);
+                let (key, value) = (&mut key[dims.clone()], &value[dims.clone()]);
+                self.angles.rotate(key, position);
+                let places = keys.chunks_exact_mut(n_room);
+                for (place, number) in places.zip(key.iter()) {
+                    place[position] = *number;
+                }
+                values[position * d..][..d].copy_from_slice(value);
+            }
+            let queries = self.fused.chunks_exact_mut(3 * e).enumerate();
+            let outs = self.out.chunks_exact_mut(e);
+            for ((token, row), out) in queries.skip(n_tokens - n_queries).zip(outs) {
+                let position = self.n_read + token;
+                let query = &mut row[dims.clone()];
+                self.angles.rotate(query, position);
+                let out = &mut out[dims.clone()];
+                attend_one(query, keys, values, position + 1, self.weights, out);
+            }
+        }
+    }
+}
+
 impl Angles {
     /// Turns the first dimensions of a query or key: x · cos + (−second half, first half) · sin.
+    #[inline(always)]
     fn rotate(&self, x: &mut [f32], position: usize) {
         let half = self.n_dims / 2;
         let at = position * half..(position + 1) * half;
@@ -146,44 +184,80 @@ impl Angles {
     }
 }
 
-/// softmax(q · kᵀ / √d) · v of one query, into `out`; `weights` has a place for each key.
-fn attend_one(query: &[f32], keys: &[f32], values: &[f32], weights: &mut [f32], out: &mut [f32]) {
-    let d = query.len();
+/// softmax(q · kᵀ / √d) · v of one query and the first `n_keys` keys, into `out`.
+#[inline(always)]
+fn attend_one(
+    query: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    n_keys: usize,
+    weights: &mut [f32],
+    out: &mut [f32],
+) {
+    let (d, n_room) = (query.len(), weights.len());
     #[expect(clippy::cast_precision_loss, reason = "the size of a head")]
     let scale = 1.0 / (d as f32).sqrt();
-    let mut best = f32::NEG_INFINITY;
-    for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(d)) {
-        *weight = dot(query, key) * scale;
-        best = best.max(*weight);
+    // Sixteen keys side by side, and what lies behind the last one with them.
+    let n_padded = n_keys.next_multiple_of(16);
+    let (sixteens, _) = weights[..n_padded].as_chunks_mut::<16>();
+    for (some, weights) in sixteens.iter_mut().enumerate() {
+        *weights = weighted(query, keys, n_room, some * 16).map(|sum| sum * scale);
     }
-    let mut sum = 0.0;
-    for weight in weights.iter_mut() {
-        *weight = exponential(*weight - best);
-        sum += *weight;
-    }
-    for (weight, value) in weights.iter().zip(values.chunks_exact(d)) {
-        let weight = weight / sum;
-        for (out, value) in out.iter_mut().zip(value) {
-            *out += weight * value;
+    weights[n_keys..n_padded].fill(f32::NEG_INFINITY);
+    let (sixteens, _) = weights[..n_padded].as_chunks_mut::<16>();
+    let mut bests = [f32::NEG_INFINITY; 16];
+    for weights in sixteens.iter() {
+        for (best, weight) in bests.iter_mut().zip(weights) {
+            *best = if *weight > *best { *weight } else { *best };
         }
+    }
+    let best = in_halves(bests, |a, b| if a > b { a } else { b });
+    let mut sums = [0.0; 16];
+    for weights in sixteens.iter_mut() {
+        for (sum, weight) in sums.iter_mut().zip(weights) {
+            *weight = exponential(*weight - best);
+            *sum += *weight;
+        }
+    }
+    let sum = in_halves(sums, |a, b| a + b);
+    for weight in sixteens.as_flattened_mut() {
+        *weight /= sum;
+    }
+    let weights = &weights[..n_keys];
+    let (wholes, rest) = out.as_chunks_mut::<16>();
+    let n_wholes = wholes.len();
+    for (some, out) in wholes.iter_mut().enumerate() {
+        *out = weighted(weights, values, d, some * 16);
+    }
+    for (place, out) in rest.iter_mut().enumerate() {
+        let dimension = n_wholes * 16 + place;
+        let numbers = values.chunks_exact(d).map(|value| value[dimension]);
+        *out = weights
+            .iter()
+            .zip(numbers)
+            .fold(0.0, |sum, (weight, number)| sum + weight * number);
     }
 }
 
-/// Σ a · b, by sixteens side by side, which compiles to vector instructions.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+/// Σ wᵢ · rowᵢ, of sixteen columns from `first` on of rows of `width` numbers.
+#[inline(always)]
+fn weighted(weights: &[f32], rows: &[f32], width: usize, first: usize) -> [f32; 16] {
     let mut sums = [0.0; 16];
-    for (a, b) in a.iter().zip(b) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
+    for (weight, row) in weights.iter().zip(rows.chunks_exact(width)) {
+        for (sum, number) in sums.iter_mut().zip(&row[first..first + 16]) {
+            *sum += weight * number;
         }
     }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    // In halves, which compiles to vector instructions, too.
+    sums
+}
+
+/// One of sixteen, half by half, which compiles to vector instructions.
+#[inline(always)]
+fn in_halves(mut numbers: [f32; 16], one_of: impl Fn(f32, f32) -> f32) -> f32 {
     for half in [8, 4, 2, 1] {
         for place in 0..half {
-            sums[place] += sums[place + half];
+            numbers[place] = one_of(numbers[place], numbers[place + half]);
         }
     }
-    sums[0] + rest
+    numbers[0]
 }

@@ -2,7 +2,7 @@
 
 /// eˣ for x ≤ 0, within 2·10⁻⁷ of it relative, 0 below −87: 2ⁿ · eʳ with |r| ≤ ln 2 / 2, eʳ by the polynomial of
 /// Cephes' `expf.c` (Moshier).
-#[inline]
+#[inline(always)]
 #[expect(clippy::excessive_precision, reason = "the coefficients as published")]
 #[expect(clippy::many_single_char_names, reason = "the letters of the formula")]
 pub(crate) fn exponential(x: f32) -> f32 {

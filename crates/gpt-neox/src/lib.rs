@@ -32,6 +32,11 @@
 //! # }
 //! ```
 
+#![expect(
+    clippy::inline_always,
+    reason = "what is called with the processor's vector instructions must be part of its caller to be compiled for them"
+)]
+
 mod attention;
 mod cache;
 pub mod config;

@@ -10,6 +10,7 @@ use crate::memorization::JudgeError;
 use crate::model::GptNeox;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, IndexingUpdateOp, Tensor, TensorData};
+use pulp::{Arch, NullaryFnOnce};
 
 /// Positions whose logits are computed together on the CPU, and on a GPU at the least.
 pub(crate) const ROWS: usize = 256;
@@ -71,17 +72,40 @@ pub(crate) fn next_tokens(
 
 /// Reads the logits where they lie, each row while it is in the cache.
 fn on_host(logits: Tensor<2>, truth: &[u32], wanted: Wanted) -> Result<Vec<NextToken>, JudgeError> {
-    let [_, vocab_size] = logits.dims();
     // On this backend a tensor that nobody else holds gives its memory away.
     let mut data: TensorData = logits.into_data();
     let logits = data.as_mut_slice::<f32>().map_err(device_failed)?;
-    let rows = logits.chunks_exact_mut(vocab_size).zip(truth);
-    Ok(rows
-        .map(|(row, &truth)| of_row(row, truth as usize, wanted))
-        .collect())
+    Ok(Arch::new().dispatch(Rows {
+        logits,
+        truth,
+        wanted,
+    }))
+}
+
+/// Rows of logits to be read.
+struct Rows<'a> {
+    logits: &'a mut [f32],
+    truth: &'a [u32],
+    wanted: Wanted,
+}
+
+/// Compiled for the vector instructions that the processor has.
+impl NullaryFnOnce for Rows<'_> {
+    type Output = Vec<NextToken>;
+
+    #[inline(always)]
+    fn call(self) -> Vec<NextToken> {
+        let vocab_size = self.logits.len() / self.truth.len().max(1);
+        let mut read = Vec::with_capacity(self.truth.len());
+        for (row, truth) in self.logits.chunks_exact_mut(vocab_size).zip(self.truth) {
+            read.push(of_row(row, *truth as usize, self.wanted));
+        }
+        read
+    }
 }
 
 /// Reads one row, and spoils it.
+#[inline(always)]
 fn of_row(row: &mut [f32], truth: usize, wanted: Wanted) -> NextToken {
     let likelihood = wanted.likelihood.then(|| likelihood_of_row(row, truth));
     if wanted.suppress_eos {
@@ -105,6 +129,7 @@ fn of_row(row: &mut [f32], truth: usize, wanted: Wanted) -> NextToken {
     }
 }
 
+#[inline(always)]
 fn likelihood_of_row(row: &mut [f32], truth: usize) -> TokenLikelihood {
     let true_logit = row[truth];
     let best = largest(row);
@@ -128,6 +153,7 @@ fn likelihood_of_row(row: &mut [f32], truth: usize) -> TokenLikelihood {
 }
 
 /// The largest number, by eights side by side, which compiles to vector instructions.
+#[inline(always)]
 fn largest(numbers: &[f32]) -> f32 {
     let (eights, rest) = numbers.as_chunks::<16>();
     let mut best = [f32::NEG_INFINITY; 16];
@@ -142,6 +168,7 @@ fn largest(numbers: &[f32]) -> f32 {
 }
 
 /// Σ exp(x − best) and Σ exp(x − best) · (x − best).
+#[inline(always)]
 fn exponential_sums(row: &[f32], best: f32) -> (f64, f64) {
     // Partial sums of 512 terms stay in f32, so that the loop compiles to vector instructions.
     let mut sums = (0.0, 0.0);
