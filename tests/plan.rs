@@ -3,7 +3,8 @@
 use crate::program::{
     Outcome, RunFile, flags, manifest, mini, numbers, pipeline, root, succeed, table, tables, u32s,
 };
-use std::fs;
+use polars_io::parquet::write::ParquetWriter;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use training_order::npy::Array;
@@ -139,6 +140,25 @@ fn a_list_is_probed_as_it_stands() {
     );
     assert_eq!(table(&other, "positions.parquet"), positions);
     assert!(!from_csv.is_empty() && found(&other) == from_csv);
+
+    // Those of another program may be without rows.
+    let file = File::create(other.join("positions.parquet")).unwrap();
+    let mut none = positions.head(Some(0));
+    ParquetWriter::new(file).finish(&mut none).unwrap();
+    let refused = pipeline(
+        folder.path(),
+        &[
+            "run",
+            path.to_str().unwrap(),
+            "--only",
+            "join",
+            "--out",
+            other.to_str().unwrap(),
+        ],
+    );
+    assert_eq!(refused.code, 1);
+    let says = "hold no sequence of the corpus `standard`";
+    assert!(refused.stderr.contains(says), "{}", refused.stderr);
 }
 
 #[test]

@@ -282,7 +282,7 @@ pub fn keep_freed_memory() {
 
 /// The features of burn that this program was built with and that can change a number.
 pub fn burn_features() -> Vec<&'static str> {
-    let mut features = vec!["flex", "simd", "rayon"];
+    let mut features = vec!["flex", "simd", "rayon", "x86-v4"];
     let drivers = Driver::ALL.into_iter().filter(|driver| driver.is_built());
     features.extend(drivers.map(Driver::burn_feature));
     features

@@ -51,7 +51,7 @@ impl Cuts {
     ///
     /// # Errors
     ///
-    /// When the table is missing, damaged, or not sorted.
+    /// When the table is missing, damaged, or not sorted, or lacks a corpus.
     pub(crate) fn open(run: &Run) -> Result<Self> {
         let path = run.out.join(POSITIONS.path);
         if !path.exists() {
@@ -68,6 +68,17 @@ impl Cuts {
             )
         })?;
         let cuts = cut(run, &reader).with_context(|| format!("reading `{}`", path.display()))?;
+        let has = |name: &str| cuts.keys().any(|(corpus, _)| corpus == name);
+        if let Some(corpus) = run.corpora.iter().find(|corpus| !has(&corpus.name)) {
+            return Err(failure::failed(
+                format_args!(
+                    "the positions `{}` hold no sequence of the corpus `{}`",
+                    path.display(),
+                    corpus.name
+                ),
+                "write them anew with `--only plan`, or leave the corpus out of the run file",
+            ));
+        }
         Ok(Self { path, reader, cuts })
     }
 
