@@ -3,6 +3,8 @@
     bash crates/gpt-neox/benches/peers.sh    # sets this up and runs it, on the CPU
     DEVICE=cuda:0 FEATURES=cuda bash crates/gpt-neox/benches/peers.sh    # on a GPU, in bf16 beside f32
 
+PROBES and PAIRS say how many, NAMES which shapes (`70m 160m`), PRECISIONS ours, PEER_BATCH the peer's batch.
+
 Models have the shapes of Pythia-70M and 160M with the real vocabulary, and random weights. Probes are made so that the
 number of leading right tokens is distributed as in the miniature suite (standard, step 2400): continuations are the
 model's own greedy ones, up to a planted miss.
@@ -21,7 +23,7 @@ DEVICE = os.environ.get("DEVICE", "cpu")
 ON_GPU = DEVICE != "cpu"
 # What torch calls the same device; a GPU that we reach through Vulkan it knows as CUDA's.
 TORCH_DEVICE = DEVICE.replace("vulkan", "cuda")
-PRECISIONS = os.environ.get("PRECISIONS", "f32 bf16" if ON_GPU else "f32").split()
+PRECISIONS = os.environ.get("PRECISIONS", "f32 bf16" if DEVICE.startswith("cuda") else "f32").split()
 K, L = 32, 32
 N = int(os.environ.get("PROBES", "8192" if ON_GPU else "512"))
 PEER_BATCH = int(os.environ.get("PEER_BATCH", "1024" if ON_GPU else "64"))

@@ -8,7 +8,7 @@ target=${CARGO_TARGET_DIR:-target}
 work=${1:-$target/peers}
 mkdir -p "$work"
 python=${PYTHON:-$work/venv/bin/python}
-if [ ! -x "$python" ]; then
+if ! command -v "$python" > /dev/null; then
     python3 -m venv "$work/venv"
     "$python" -m pip install -q 'torch==2.15.0' 'transformers==5.23.0' 'safetensors==0.8.0' 'numpy==2.4.6'
 fi

@@ -3,9 +3,9 @@
 //!     cargo run --release -p gpt-neox --example judge_probes -- CHECKPOINT PROBES.safetensors K MEASURE [DEVICE PRECISION [BATCH]]
 //!
 //! `PROBES.safetensors` holds `tokens`, i32 `[probes, k + l]`; MEASURE is `exact`, `score` or `likelihood`; DEVICE and
-//! PRECISION are named as in run files, `cpu` and `f32` unless given; BATCH probes are decided about together. Prints one line of JSON: seconds to load and to judge, the
-//! largest memory held, and the verdicts' integers. On a GPU all is judged twice and the second time counts, since kernels
-//! are compiled when they are first used; `first` has the seconds of the first.
+//! PRECISION are named as in run files, `cpu` and `f32` unless given; BATCH probes are decided about together. Prints one
+//! line of JSON: seconds to load and to judge, the largest memory held, and the verdicts' integers. On a GPU all is judged
+//! twice and the second time counts, since kernels are compiled when they are first used; `first` has the seconds of the first.
 
 use gpt_neox::{DeviceChoice, GptNeox, Judge, Measures, Precision, Probes, Verdict};
 use safetensors::SafeTensors;

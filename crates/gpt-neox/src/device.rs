@@ -109,13 +109,11 @@ impl DeviceChoice {
         if gpu.is_none() {
             return Ok(());
         }
-        // burn panics where a device is lost.
         let exp_1 = || Tensor::<1>::from_floats([1.0], &device).exp();
-        let computed = catch_unwind(AssertUnwindSafe(|| exp_1().try_into_scalar::<f32>()));
-        let message = match computed {
+        let message = match without_panic(|| exp_1().try_into_scalar::<f32>()) {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "it panicked".to_owned(),
+            Err(panic) => panic,
         };
         Err(DeviceError::Unusable {
             device: self,
@@ -278,6 +276,15 @@ pub fn keep_freed_memory() {
         // SAFETY: mallopt takes any two integers, and refuses those that it does not know.
         unsafe { libc::mallopt(parameter, value) };
     }
+}
+
+/// What `work` gives, or the words of its panic: burn has no way to return some errors of a GPU, out of memory among these.
+pub(crate) fn without_panic<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("it panicked").to_owned()
+    })
 }
 
 /// The features of burn that this program was built with and that can change a number.

@@ -4,12 +4,12 @@ mod batch;
 mod group;
 
 use crate::config::GptNeoxConfig;
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, without_panic};
 use crate::model::GptNeox;
 use crate::next_token::{ROWS, device_failed};
 use group::judge_group;
 use rayon::ThreadPoolBuilder;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -218,6 +218,7 @@ impl Judge for GptNeox {
             DeviceChoice::Gpu(..) => {
                 let judged = batch::halving(&rows, &mut n, |batch| {
                     without_panic(|| judge_group(self, batch, k, measures, batch.len()))
+                        .unwrap_or_else(|panic| Err(device_failed(panic)))
                 });
                 if n < self.batch_size(len) {
                     self.set_batch_size(n);
@@ -312,15 +313,6 @@ fn side_by_side<T: Sync, R: Send>(
     let mut done: Vec<(usize, R)> = done?.into_iter().flatten().collect();
     done.sort_by_key(|(place, _)| *place);
     Ok(done.into_iter().map(|(_, result)| result).collect())
-}
-
-/// burn has no way to return some errors of a GPU and panics with them, out of memory among these.
-fn without_panic<R>(work: impl FnOnce() -> Result<R, JudgeError>) -> Result<R, JudgeError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(device_failed(text.unwrap_or("it panicked")))
-    })
 }
 
 /// Bytes of the keys and values of a sequence, in f32.

@@ -9,7 +9,7 @@ mod parquet_file;
 mod row_reader;
 mod slices;
 
-pub(crate) use checksum::verify;
+pub(crate) use checksum::{KEY as CHECKSUM, verify};
 pub(crate) use parquet_file::{
     BatchWriter, Footer, FrameWriter, PARTIAL, column_names, read_any, read_frame, read_metadata,
     write_atomically,

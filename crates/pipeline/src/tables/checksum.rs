@@ -11,17 +11,15 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// The entry of a file's metadata.
-pub(super) const KEY: &str = "crc32";
+pub(crate) const KEY: &str = "crc32";
 /// In place of the digits that are not known yet.
 const ZEROS: &str = "00000000";
 /// What stands before the digits in a footer: key and value of the entry as texts of Thrift's compact protocol, each a kind and a
 /// length before its letters.
 const BEFORE: &[u8] = b"\x18\x05crc32\x18\x08";
-/// What a file of ours says of its writer. A program that copies our metadata into a file of its own says something else there.
-pub(super) const CREATED_BY: &str = concat!(
-    "memorization-against-time version ",
-    env!("CARGO_PKG_VERSION")
-);
+/// What a file of ours says of its writer, whichever version of the program wrote it. A program that copies our metadata into a
+/// file of its own says something else there.
+pub(super) const CREATED_BY: &str = "memorization-against-time version 1";
 /// The end of a file that is looked at, at the least: the length of its footer may be what has changed.
 const END: u64 = 1 << 20;
 /// Length and magic number at the end of a parquet file.

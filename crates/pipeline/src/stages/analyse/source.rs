@@ -2,7 +2,9 @@
 
 use super::group::Key;
 use crate::failure;
-use crate::tables::{MEMORIZATION, Table, memorization_folder, only_text, read_metadata, verify};
+use crate::tables::{
+    CHECKSUM, MEMORIZATION, Table, memorization_folder, only_text, read_metadata, verify,
+};
 use anyhow::{Context, Result, bail};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, UInt32Type};
@@ -101,7 +103,7 @@ impl Source {
                 failure::failed(format_args!("the table cannot be read: {error:#}"), CURE)
             })?;
             // What equal runs do not have in common, and what the writer adds.
-            entries.retain(|key, _| !["ARROW:schema", "crc32"].contains(&key.as_str()));
+            entries.retain(|key, _| !["ARROW:schema", CHECKSUM].contains(&key.as_str()));
             let is = |key: &str, value: &str| entries.get(key).is_some_and(|found| found == value);
             if !is("table", MEMORIZATION.name)
                 || !is("table_version", &MEMORIZATION.version.to_string())
