@@ -43,10 +43,10 @@ pub(super) fn from_memory(config: &GptNeoxConfig, gpu: Gpu, size: usize, len: us
     // Of one layer: the residual stream, its norm, queries, keys and values before and after their rotation; the inner
     // layer; scores and their softmax, always in f32.
     let activations = len * ((12 * e + 3 * inner) * size + 3 * h * len * wide);
-    // Factors and what they are split into.
+    // Factors in f32 and what they are split into.
     let activations = match gpu.product {
-        Product::Rounded => 4 * activations,
-        Product::Plain => activations,
+        Product::Rounded if size == wide => 4 * activations,
+        Product::Rounded | Product::Plain => activations,
     };
     let free = (gpu.memory / 5 * 4).saturating_sub((weights + logits) as u64);
     let largest_tensor = len * (inner * size).max(h * len * wide);
@@ -161,6 +161,15 @@ mod tests {
         assert_eq!(sizes[0], 1, "the weights alone take what there is");
         assert!(1 < sizes[1] && sizes[1] < sizes[2], "{sizes:?}");
         assert!(size(&large, 80, 2, 2048) < size(&large, 80, 2, 64));
+        // In f16 nothing is split but the factors of the output projection.
+        let rounded = Gpu {
+            product: Product::Rounded,
+            ..gpu(40)
+        };
+        let (halves, wholes) = (config(36, 5120, 40), config(16, 2048, 8));
+        assert_eq!(from_memory(&halves, rounded, 2, 64), sizes[1]);
+        let split = from_memory(&wholes, rounded, 4, 512);
+        assert!(1 < split && split < size(&wholes, 40, 4, 512));
         // lavapipe's buffers of 128 MiB.
         let narrow = Gpu {
             largest: 128 << 20,
