@@ -1,5 +1,6 @@
 //! Where and how precisely a model runs; the only place that knows of features.
 
+use crate::amx::Amx;
 use crate::product::Product;
 use burn::tensor::{DType, Device, Tensor};
 use std::fmt;
@@ -285,6 +286,11 @@ pub(crate) fn without_panic<R>(work: impl FnOnce() -> R) -> Result<R, String> {
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
         text.unwrap_or("it panicked").to_owned()
     })
+}
+
+/// Whether the CPU's products in f32 are put together from those of AMX, which may change a number's last digits.
+pub fn has_amx() -> bool {
+    Amx::get().is_some()
 }
 
 /// The features of burn that this program was built with and that can change a number.

@@ -37,6 +37,7 @@
     reason = "what is called with the processor's vector instructions must be part of its caller to be compiled for them"
 )]
 
+mod amx;
 mod attention;
 mod cache;
 pub mod config;
@@ -44,6 +45,7 @@ pub mod device;
 mod exponential;
 mod gelu;
 mod likelihood;
+mod linear;
 mod memorization;
 mod model;
 mod next_token;

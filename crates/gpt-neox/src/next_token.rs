@@ -3,14 +3,17 @@
 //! Logits are the largest tensor of all (a row of Pythia's is 200 kB), so that only some rows of them
 //! exist at once for each thread.
 
+use crate::amx::{SIDE, Sink, Tile, Weights};
 use crate::device::DeviceChoice;
 use crate::exponential::exponential;
 use crate::likelihood::TokenLikelihood;
+use crate::linear::{Linear, floats as numbers};
 use crate::memorization::JudgeError;
 use crate::model::GptNeox;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, IndexingUpdateOp, Tensor, TensorData};
 use pulp::{Arch, NullaryFnOnce};
+use std::ops::Range;
 
 /// Positions whose logits are computed together on the CPU, and on a GPU at the least.
 pub(crate) const ROWS: usize = 256;
@@ -53,6 +56,12 @@ pub(crate) fn next_tokens(
         .map_err(device_failed)?;
     if !sum.is_finite() {
         return Err(JudgeError::NotFinite);
+    }
+    if let Linear::Split { weights, .. } = model.embed_out()
+        && !wanted.likelihood
+    {
+        let normed = model.normed(hidden).into_data();
+        return Ok(choices(weights, numbers(&normed), truth, wanted));
     }
     let [b, t, e] = hidden.dims();
     let hidden = hidden.reshape([1, b * t, e]);
@@ -126,6 +135,98 @@ fn of_row(row: &mut [f32], truth: usize, wanted: Wanted) -> NextToken {
         predicted: u32::try_from(predicted).unwrap_or(u32::MAX),
         margin: true_logit - other,
         likelihood,
+    }
+}
+
+/// What greedy decoding chooses, without logits that exist all at once: `x` is `[rows, e]`.
+fn choices(weights: &Weights, x: &[f32], truth: &[u32], wanted: Wanted) -> Vec<NextToken> {
+    let mut choices = Choices {
+        rows: vec![Choice::NONE; truth.len()],
+        truth,
+        suppress_eos: wanted.suppress_eos,
+    };
+    weights.products(x, &mut choices);
+    let rows = choices.rows.iter().zip(truth);
+    rows.map(|(row, truth)| row.next_token(*truth)).collect()
+}
+
+/// What is known of rows of logits, of which ever more columns are seen.
+struct Choices<'a> {
+    rows: Vec<Choice>,
+    truth: &'a [u32],
+    suppress_eos: bool,
+}
+
+/// What is known of a row.
+#[derive(Clone)]
+struct Choice {
+    /// The highest logit that is not the truth's, of every sixteenth column,
+    best: [f32; 16],
+    /// and its column, the lowest of several.
+    place: [u32; 16],
+    true_logit: f32,
+}
+
+impl Sink for Choices<'_> {
+    #[inline(always)]
+    fn take(&mut self, rows: Range<usize>, columns: Range<usize>, tile: &mut Tile) {
+        // Ids of tokens.
+        let first = u32::try_from(columns.start).unwrap_or(u32::MAX);
+        let truth = &self.truth[rows.clone()];
+        for ((row, logits), truth) in self.rows[rows].iter_mut().zip(&mut tile.0).zip(truth) {
+            logits[columns.len()..].fill(f32::NEG_INFINITY);
+            if self.suppress_eos && columns.contains(&END_OF_TEXT) {
+                logits[END_OF_TEXT - columns.start] = f32::NEG_INFINITY;
+            }
+            let truth = *truth as usize;
+            if columns.contains(&truth) {
+                row.true_logit = logits[truth - columns.start];
+                logits[truth - columns.start] = f32::NEG_INFINITY;
+            }
+            row.see(first, logits);
+        }
+    }
+}
+
+impl Choice {
+    const NONE: Self = Self {
+        best: [f32::NEG_INFINITY; 16],
+        place: [0; 16],
+        true_logit: f32::NEG_INFINITY,
+    };
+
+    /// Takes in the columns from `first` on.
+    #[inline(always)]
+    fn see(&mut self, first: u32, logits: &[f32; SIDE]) {
+        let (sixteens, _) = logits.as_chunks::<16>();
+        for (first, logits) in (first..).step_by(16).zip(sixteens) {
+            for (lane, place) in (0..16).zip(first..) {
+                let higher = logits[lane] > self.best[lane];
+                self.best[lane] = if higher {
+                    logits[lane]
+                } else {
+                    self.best[lane]
+                };
+                self.place[lane] = if higher { place } else { self.place[lane] };
+            }
+        }
+    }
+
+    fn next_token(&self, truth: u32) -> NextToken {
+        let other = largest(&self.best);
+        let lanes = self.best.iter().zip(&self.place);
+        #[expect(clippy::float_cmp, reason = "the largest number is one of them")]
+        let place = lanes
+            .filter(|(best, _)| **best == other)
+            .map(|(_, place)| *place);
+        let place = place.min().unwrap_or(0);
+        #[expect(clippy::float_cmp, reason = "of equals the first is chosen")]
+        let is_right = self.true_logit > other || self.true_logit == other && truth < place;
+        NextToken {
+            predicted: if is_right { truth } else { place },
+            margin: self.true_logit - other,
+            likelihood: None,
+        }
     }
 }
 
@@ -311,6 +412,50 @@ mod tests {
         assert_eq!(read.likelihood.unwrap(), likelihood);
         let read = of_row(&mut row.clone(), 0, suppressed);
         assert_eq!((read.predicted, read.margin), (2, f32::NEG_INFINITY));
+    }
+
+    #[test]
+    fn choices_by_tiles_are_those_of_whole_rows() {
+        // Few different numbers, so that many are equal; 100 is no whole number of tiles.
+        let (n_rows, vocab_size) = (40_usize, 100_usize);
+        let mut random = 1_u32;
+        let mut logits: Vec<f32> = (0..n_rows * vocab_size)
+            .map(|_| {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                f32::from((random >> 28) as u8)
+            })
+            .collect();
+        let truth: Vec<u32> = (0..40).map(|row| row * 37 % 100).collect();
+        for suppress_eos in [false, true] {
+            let mut choices = Choices {
+                rows: vec![Choice::NONE; n_rows],
+                truth: &truth,
+                suppress_eos,
+            };
+            for columns in (0..vocab_size).step_by(SIDE) {
+                for rows in (0..n_rows).step_by(SIDE) {
+                    let mut tile = Tile([[99.0; SIDE]; SIDE]);
+                    let (rows, columns) = (
+                        rows..n_rows.min(rows + SIDE),
+                        columns..vocab_size.min(columns + SIDE),
+                    );
+                    for (row, products) in rows.clone().zip(&mut tile.0) {
+                        let logits = &logits[row * vocab_size..][columns.clone()];
+                        products[..logits.len()].copy_from_slice(logits);
+                    }
+                    choices.take(rows, columns, &mut tile);
+                }
+            }
+            let wanted = Wanted {
+                suppress_eos,
+                likelihood: false,
+            };
+            let rows = logits.chunks_exact_mut(vocab_size).zip(&truth);
+            for ((logits, truth), choice) in rows.zip(&choices.rows) {
+                let expected = of_row(&mut logits.to_vec(), *truth as usize, wanted);
+                assert_eq!(choice.next_token(*truth), expected, "{truth}");
+            }
+        }
     }
 
     #[test]

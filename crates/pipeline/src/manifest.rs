@@ -6,6 +6,7 @@ use crate::inputs::Inputs;
 use crate::judges::Recheck;
 use crate::tables::{VERDICTS, write_atomically};
 use anyhow::Result;
+use gpt_neox::DeviceChoice;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -37,6 +38,8 @@ pub(crate) struct Manifest<'a> {
     run: &'a Run,
     inputs: Vec<&'a FileFingerprint>,
     device: String,
+    /// Products in f32 were put together on the CPU's matrix unit.
+    amx: bool,
     precision: String,
     /// Rows of each table.
     rows: BTreeMap<&'static str, u64>,
@@ -84,6 +87,7 @@ impl<'a> Manifest<'a> {
             run,
             inputs: inputs.files().collect(),
             device: run.device.to_string(),
+            amx: run.device == DeviceChoice::Cpu && gpt_neox::device::has_amx(),
             precision: run.precision.to_string(),
             rows: BTreeMap::new(),
             verdicts_resumed: 0,

@@ -1,0 +1,102 @@
+//! Linear layers.
+
+use crate::amx::{Amx, Weights};
+use crate::product::Product;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+/// Where linear layers are computed, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) device: Device,
+    pub(crate) product: Product,
+    /// For layers in f32, where the device is a CPU that has it.
+    pub(crate) amx: Option<Amx>,
+}
+
+/// `x · weight + bias`
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has dozens of them")]
+pub(crate) enum Linear {
+    /// By burn.
+    Tensors {
+        /// `[in, out]`: the transpose of the file's
+        weight: Tensor<2>,
+        bias: Option<Tensor<1>>,
+        product: Product,
+    },
+    /// By ourselves.
+    Split {
+        weights: Weights,
+        bias: Option<Vec<f32>>,
+    },
+}
+
+impl Place {
+    /// A layer of these weights, in the file's order, `[out, in]`.
+    pub(crate) fn linear(
+        &self,
+        weights: &[f32],
+        shape: [usize; 2],
+        bias: Option<Vec<f32>>,
+        dtype: DType,
+    ) -> Linear {
+        if let Some(amx) = self.amx.filter(|_| dtype == DType::F32) {
+            return Linear::Split {
+                weights: Weights::new(amx, weights, shape),
+                bias,
+            };
+        }
+        let [n_out, n_in] = shape;
+        let on = (&self.device, dtype);
+        let bias = bias.map(|bias| Tensor::from_data(TensorData::new(bias, [n_out]), on));
+        let weight = TensorData::new(transposed(weights, shape), [n_in, n_out]);
+        Linear::Tensors {
+            weight: Tensor::from_data(weight, on),
+            bias,
+            product: self.product,
+        }
+    }
+}
+
+impl Linear {
+    /// `[b, t, in]` → `[b, t, out]`
+    pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [b, t, n] = x.dims();
+        match self {
+            Self::Tensors {
+                weight,
+                bias,
+                product,
+            } => {
+                let [_, n_out] = weight.dims();
+                // One product of b · t rows: as it stands, this would be b products of t rows.
+                let rows = x.reshape([1, b * t, n]);
+                let products = product.linear(rows, weight.clone(), bias.clone());
+                products.reshape([b, t, n_out])
+            }
+            Self::Split { weights, bias } => {
+                let device = x.device();
+                let sums = weights.linear(floats(&x.into_data()), bias.as_deref());
+                Tensor::from_data(TensorData::new(sums, [b, t, weights.n_out()]), &device)
+            }
+        }
+    }
+}
+
+/// The numbers of an f32 tensor.
+pub(crate) fn floats(data: &TensorData) -> &[f32] {
+    let Ok(numbers) = data.as_slice() else {
+        unreachable!("the data of an f32 tensor are f32");
+    };
+    numbers
+}
+
+/// `[rows, columns]` → `[columns, rows]`
+fn transposed(weights: &[f32], shape: [usize; 2]) -> Vec<f32> {
+    let [rows, columns] = shape;
+    let mut turned = Vec::with_capacity(weights.len());
+    for column in 0..columns {
+        turned.extend((0..rows).map(|row| weights[row * columns + column]));
+    }
+    turned
+}
