@@ -209,7 +209,7 @@ impl Simulation {
             se: bins.se,
             n_bins: f64::from(u32::try_from(bins.n_bins).ok()?),
             half_width_quasi: quantile(&bins) * bins.se_quasi?,
-            half_width_clustered: quantile(&by_step) * by_step.se_hc3?,
+            half_width_clustered: quantile(&by_step) * by_step.se_jackknife?,
             decision: decide(&bins, Some(&by_step))?,
         })
     }

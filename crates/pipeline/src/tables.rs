@@ -304,7 +304,7 @@ pub(crate) const TREND: Table = Table {
         nullable(
             "slope_clustered_se",
             Kind::F64,
-            "sandwich estimate clustered by step, with its leverages (HC3), so that few steps do not make it too small",
+            "clustered by step: how far the slopes go that are found without one step each (the jackknife, to second order)",
         ),
         nullable(
             "rate_ratio",

@@ -52,7 +52,7 @@ pub fn decide(bins: &PoissonTrend, steps: Option<&PoissonTrend>) -> Option<Decis
         spread: 1.0,
     };
     let mut half_width = ROUNDING;
-    let clustered = steps.and_then(|steps| Some((steps.se_hc3?, steps.n_bins)));
+    let clustered = steps.and_then(|steps| Some((steps.se_jackknife?, steps.n_bins)));
     for (se, n) in std::iter::once((bins.se_quasi?, bins.n_bins)).chain(clustered) {
         #[expect(clippy::cast_precision_loss, reason = "a number of steps")]
         let t = student(n as f64 - 2.0)?;

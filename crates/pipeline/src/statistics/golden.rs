@@ -52,6 +52,14 @@ fn trends_equal_statsmodels() {
         let bins = bins(case);
         let fit = poisson_trend(&bins);
         assert_eq!(fit.is_some(), case["slope"].is_f64(), "{name}");
+        let refitted = &case["se_without_each"];
+        check(
+            name,
+            "se_jackknife",
+            fit.and_then(|fit| fit.se_jackknife),
+            refitted,
+            0.05,
+        );
         let check = |what: &str, found: Option<f64>| check(name, what, found, &case[what], 1e-6);
         check("intercept", fit.map(|fit| fit.intercept));
         if name == "all memorized" {
@@ -67,10 +75,10 @@ fn trends_equal_statsmodels() {
         check("dispersion_pearson", fit.and_then(|fit| fit.dispersion));
         check("se_quasi", fit.and_then(|fit| fit.se_quasi));
         check("se_hc1", fit.and_then(|fit| fit.se_hc1));
-        check("se_hc3", fit.and_then(|fit| fit.se_hc3));
+        check("se_jackknife", fit.and_then(|fit| fit.se_jackknife));
         if bins.len() == 2 {
             assert_eq!(fit.unwrap().se_quasi, None);
-            assert_eq!(fit.unwrap().se_hc3, None);
+            assert_eq!(fit.unwrap().se_jackknife, None);
             assert_eq!(decide(&fit.unwrap(), fit.as_ref()), None);
         }
     }

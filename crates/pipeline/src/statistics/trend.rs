@@ -28,9 +28,11 @@ pub struct PoissonTrend {
     /// The sandwich estimate (White 1980), as statsmodels' `HC1` gives it for a generalized linear model: without the factor
     /// K/(K − 2); of 3 bins or more.
     pub se_hc1: Option<f64>,
-    /// The sandwich estimate with each residual over 1 − its leverage (`MacKinnon` and White 1985, HC3), which few bins do not make
-    /// too small; of 3 bins or more. Where bins are single steps it is clustered by step.
-    pub se_hc3: Option<f64>,
+    /// How far the slopes go that are found without one bin each: the jackknife (Efron and Tibshirani 1993, chapter 11) without its factor
+    /// (K − 1)/K, to second order. It is the sandwich estimate with each residual over 1 − its leverage, the mean of what its fitted and
+    /// what its observed hits carry. Few bins, and few that hold all hits, do not make it too small. Of 3 bins or more. Where bins are
+    /// single steps it is clustered by step.
+    pub se_jackknife: Option<f64>,
     /// ln of the likelihood.
     pub log_likelihood: f64,
     /// Bins.
@@ -60,9 +62,12 @@ pub fn poisson_trend(bins: &[Bin]) -> Option<PoissonTrend> {
     let dispersion = several.then_some(pearson / free);
     // The row of the inverse information that belongs to the slope, times each bin's score.
     let influence = |bin: &Bin| (a * bin.t - b) / determinant * (bin.hits - fitted(bin));
-    // 1 where a bin decides its own fit.
-    let leverage =
-        |bin: &Bin| fitted(bin) * (d - 2.0 * b * bin.t + a * bin.t * bin.t) / determinant;
+    // 1 where a bin decides its own fit. Without a bin, the information falls from what is fitted with it towards what is fitted without
+    // its hits.
+    let leverage = |bin: &Bin| {
+        let of_a_hit = (d - 2.0 * b * bin.t + a * bin.t * bin.t) / determinant;
+        fitted(bin).midpoint(bin.hits) * of_a_hit
+    };
     let sandwich = |of_bin: &dyn Fn(&Bin) -> f64| {
         let meat: f64 = bins.iter().map(|bin| of_bin(bin).powi(2)).sum();
         Some(meat.sqrt()).filter(|se| several && se.is_finite())
@@ -74,7 +79,7 @@ pub fn poisson_trend(bins: &[Bin]) -> Option<PoissonTrend> {
         dispersion,
         se_quasi: dispersion.map(|dispersion| se * dispersion.sqrt()),
         se_hc1: sandwich(&influence),
-        se_hc3: sandwich(&|bin| influence(bin) / (1.0 - leverage(bin))),
+        se_jackknife: sandwich(&|bin| influence(bin) / (1.0 - leverage(bin)).max(0.0)),
         log_likelihood: bins
             .iter()
             .map(|bin| {

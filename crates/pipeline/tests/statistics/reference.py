@@ -32,7 +32,8 @@ def binned(t, n, hits):
                 dispersion_pearson=fit.pearson_chi2 / fit.df_resid,
                 se_quasi=model.fit(scale="X2", tol=1e-14).bse[1],
                 se_hc1=model.fit(cov_type="HC1", tol=1e-14).bse[1],
-                se_hc3=hc3(fit),
+                se_jackknife=jackknife(fit, hits),
+                se_without_each=without_each(fit, hits, design, offset),
             )
             negative_binomial = sm.NegativeBinomial(hits, design, offset=offset)
             best = negative_binomial.fit(disp=0, maxiter=500)
@@ -48,11 +49,22 @@ def binned(t, n, hits):
     return found
 
 
-def hc3(fit):
-    """The sandwich by statsmodels' own leverages: it has this form for linear models only."""
-    scores = fit.resid_response / (1 - fit.get_influence().hat_matrix_diag)
+def jackknife(fit, hits):
+    """The sandwich by statsmodels' own leverages, of fitted hits and of observed ones."""
+    per_hit = fit.get_influence().hat_matrix_diag / fit.mu
+    scores = fit.resid_response / np.maximum(1 - (fit.mu + hits) / 2 * per_hit, 0)
     bread = fit.normalized_cov_params @ fit.model.exog.T
-    return np.sqrt(((bread * scores) ** 2).sum(1))[1]
+    se = np.sqrt(((bread * scores) ** 2).sum(1))[1]
+    return se if np.isfinite(se) else None
+
+
+def without_each(fit, hits, design, offset):
+    """What `jackknife` approximates: statsmodels' slopes without one bin each. None where one bin decides."""
+    others = [np.arange(len(hits)) != bin for bin in range(len(hits))]
+    if len(hits) > 150 or any(np.count_nonzero(hits[some]) < 2 for some in others):
+        return None
+    slopes = [sm.GLM(hits[some], design[some], family=sm.families.Poisson(), offset=offset[some]).fit(tol=1e-12, maxiter=200).params[1] for some in others]
+    return np.sqrt(((slopes - fit.params[1]) ** 2).sum())
 
 
 def likelihood(hits, mu, alpha):

@@ -81,7 +81,7 @@ impl Group {
                 n_bins: narrow(bins.len() as u64),
                 fit,
                 negative_binomial: negative_binomial_trend(&bins),
-                se_clustered: by_step.and_then(|fit| fit.se_hc3),
+                se_clustered: by_step.and_then(|fit| fit.se_jackknife),
                 halves: window.halves(),
                 first_decile: ratio(window.first(0.1), window.rest(0.1)),
                 last_5_percent: ratio(window.rest(0.95), window.first(0.95)),
