@@ -4,7 +4,10 @@
 //! middle + low, which loses nothing, and of the nine products the six largest are taken; what is left out is below f32's own
 //! resolution (Henry, Tang and Heinecke 2019, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision
 //! Computations"). Sums are those of the unit: 32 products at a time, which rounds less than one product after another.
+//!
+//! High parts alone take a sixth of the time. They say which outputs can be the largest, by a bound on what they leave out.
 
+use half::bf16;
 use std::array;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -56,6 +59,10 @@ pub(crate) struct Weights {
     n_out: usize,
     /// `[n_out / SIDE, n_in / SIDE]`
     blocks: Vec<Block>,
+    /// No less than the Euclidean norm of each output's weights; 0 behind the last, to whole blocks.
+    norms: Vec<f32>,
+    /// No less than the share of its norm that any output's weights lose to high parts.
+    lost: f32,
 }
 
 impl Weights {
@@ -63,7 +70,12 @@ impl Weights {
     pub(crate) fn new(amx: Amx, rows: &[f32], [n_out, n_in]: [usize; 2]) -> Self {
         let n_blocks = n_in.div_ceil(SIDE);
         let mut blocks = vec![Block::ZERO; n_out.div_ceil(SIDE) * n_blocks];
+        let mut norms = vec![0.0; n_out.next_multiple_of(SIDE)];
+        let mut lost = 0.0_f32;
         for (output, row) in rows.chunks_exact(n_in).enumerate() {
+            let size = Size::of(row);
+            norms[output] = size.norm;
+            lost = lost.max(size.lost / size.norm);
             let column = output % SIDE;
             let blocks = &mut blocks[output / SIDE * n_blocks..][..n_blocks];
             for (numbers, block) in row.chunks(SIDE).zip(blocks) {
@@ -80,6 +92,8 @@ impl Weights {
             n_in,
             n_out,
             blocks,
+            norms,
+            lost,
         }
     }
 
@@ -107,7 +121,7 @@ impl Weights {
         );
         #[expect(
             unsafe_code,
-            reason = "clearing what will be written would take a fifth of the time"
+            reason = "memory that will be written whole need not be cleared first"
         )]
         // SAFETY: all n numbers were written.
         unsafe {
@@ -129,15 +143,68 @@ impl Weights {
         sums
     }
 
-    /// Gives `sink` the products of all of x's rows, `[m, n_in]`, with all outputs.
-    pub(crate) fn products(&self, x: &[f32], sink: &mut impl Sink) {
-        unit::multiply(self.amx, self, x, 0..self.n_in, sink);
+    /// Gives `sink` the products of high parts: of all of x's rows, `[m, n_in]`, with all outputs.
+    pub(crate) fn high_products(&self, x: &[f32], sink: &mut impl Sink) {
+        unit::multiply_high(self.amx, self, x, sink);
+    }
+
+    /// How far a row's product with an output is at most from that of their high parts, for each unit of the output's norm: |Σ xw − Σ
+    /// hₓh| ≤ ‖x − hₓ‖ · ‖w‖ + ‖hₓ‖ · ‖w − h‖ (Cauchy and Schwarz), and what the sum of n numbers in f32 rounds off.
+    pub(crate) fn radius(&self, row: &[f32]) -> f32 {
+        #[expect(clippy::cast_precision_loss, reason = "a length of rows")]
+        let rounded = self.n_in as f32 * f32::EPSILON;
+        let size = Size::of(row);
+        1.001 * (size.lost + size.norm * 1.01 * (self.lost + rounded))
+    }
+
+    /// No less than the norm of each output's weights; 0 behind the last, to a whole tile.
+    pub(crate) fn norms(&self) -> &[f32] {
+        &self.norms
+    }
+
+    /// A row's product with one output, summed in f64.
+    pub(crate) fn product(&self, row: &[f32], output: usize) -> f32 {
+        let column = output % SIDE;
+        let of_part = |block: &Block, part: usize, place: usize| {
+            let tile = &block.0[2 * part + column / 16];
+            let bits = tile[place / 2 * 32 + column % 16 * 2 + place % 2];
+            f32::from_bits(u32::from(bits) << 16)
+        };
+        let blocks = self.blocks(output / SIDE, &(0..self.n_in));
+        let products = row.chunks(SIDE).zip(blocks).flat_map(|(numbers, block)| {
+            numbers.iter().enumerate().map(move |(place, number)| {
+                let [high, middle, low] = [0, 1, 2].map(|part| of_part(block, part, place));
+                f64::from(*number) * f64::from(high + (middle + low))
+            })
+        });
+        #[expect(clippy::cast_possible_truncation, reason = "a number in f32")]
+        let sum = products.sum::<f64>() as f32;
+        sum
     }
 
     /// Blocks of `SIDE` outputs and these inputs.
     fn blocks(&self, outputs: usize, inputs: &Range<usize>) -> &[Block] {
         let n_blocks = self.n_in.div_ceil(SIDE);
         &self.blocks[outputs * n_blocks..][inputs.start / SIDE..inputs.end.div_ceil(SIDE)]
+    }
+}
+
+/// Of some numbers, no less than
+struct Size {
+    /// their Euclidean norm,
+    norm: f32,
+    /// and that of what their high parts leave out.
+    lost: f32,
+}
+
+impl Size {
+    fn of(numbers: &[f32]) -> Self {
+        let norm = |squares: f32| squares.sqrt() * 1.001 + f32::MIN_POSITIVE;
+        let lost = |number: &f32| (number - bf16::from_f32(*number).to_f32()).powi(2);
+        Self {
+            norm: norm(numbers.iter().map(|number| number * number).sum()),
+            lost: norm(numbers.iter().map(lost).sum()),
+        }
     }
 }
 
@@ -213,9 +280,10 @@ mod unit {
     use super::{Amx, Block, N_KEPT, SIDE, Sink, Tile, Weights, padded};
     use std::arch::asm;
     use std::arch::x86_64::{
-        __cpuid_count, __m512i, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cvtepu16_epi32,
-        _mm512_cvtne2ps_pbh, _mm512_extracti64x4_epi64, _mm512_loadu_ps, _mm512_slli_epi32,
-        _mm512_storeu_si512, _mm512_sub_ps,
+        __cpuid_count, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_castsi512_ps,
+        _mm512_castsi512_si256, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
+        _mm512_extracti64x4_epi64, _mm512_loadu_ps, _mm512_slli_epi32, _mm512_storeu_si512,
+        _mm512_sub_ps,
     };
     use std::cell::Cell;
     use std::mem::transmute;
@@ -265,7 +333,13 @@ mod unit {
         sink: &mut impl Sink,
     ) {
         // SAFETY: that there is an `Amx` says that there are these instructions.
-        unsafe { multiply_here(weights, x, inputs, sink) }
+        unsafe { multiply_here::<false>(weights, x, inputs, sink) }
+    }
+
+    /// The same of high parts, and of all inputs.
+    pub(super) fn multiply_high(_: Amx, weights: &Weights, x: &[f32], sink: &mut impl Sink) {
+        // SAFETY: that there is an `Amx` says that there are these instructions.
+        unsafe { multiply_here::<true>(weights, x, 0..weights.n_in, sink) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -292,7 +366,12 @@ mod unit {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    fn multiply_here(weights: &Weights, x: &[f32], inputs: Range<usize>, sink: &mut impl Sink) {
+    fn multiply_here<const HIGH: bool>(
+        weights: &Weights,
+        x: &[f32],
+        inputs: Range<usize>,
+        sink: &mut impl Sink,
+    ) {
         let n_rows = x.len() / weights.n_in;
         let n_blocks = inputs.len().div_ceil(SIDE);
         let n_panels = weights.n_out.div_ceil(SIDE);
@@ -326,7 +405,12 @@ mod unit {
                     .blocks((panel + 1) % n_panels, &inputs)
                     .chunks(n_ahead);
                 for (place, rows) in kept.chunks_exact(n_blocks).enumerate() {
-                    multiply_blocks(rows, here, ahead.next().unwrap_or_default(), &mut tile);
+                    let ahead = ahead.next().unwrap_or_default();
+                    if HIGH {
+                        multiply_high_blocks(rows, here, ahead, &mut tile);
+                    } else {
+                        multiply_blocks(rows, here, ahead, &mut tile);
+                    }
                     let row = first + place * SIDE;
                     sink.take(row..end.min(row + SIDE), outputs.clone(), &mut tile);
                 }
@@ -477,6 +561,52 @@ mod unit {
             );
         }
     }
+
+    /// The same of high parts.
+    fn multiply_high_blocks(rows: &[Block], outputs: &[Block], ahead: &[Block], tile: &mut Tile) {
+        assert!(rows.len() == outputs.len() && !rows.is_empty());
+        for block in ahead {
+            for line in block.0[..2].as_flattened().chunks_exact(32) {
+                // SAFETY: fetching does nothing else.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+            }
+        }
+        // SAFETY: as in `multiply_blocks`, of each block the first 2,048 bytes.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{rows} + {row}]",
+                "tileloadd tmm6, [{outputs} + {row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{outputs} + {row} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{rows} + {row} + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {rows}, 6144",
+                "add {outputs}, 6144",
+                "dec {n_blocks}",
+                "jnz 2b",
+                "tilestored [{tile} + {tile_row}], tmm0",
+                "tilestored [{tile} + {tile_row} + 64], tmm1",
+                "tilestored [{tile} + {tile_row} + 2048], tmm2",
+                "tilestored [{tile} + {tile_row} + 2112], tmm3",
+                rows = inout(reg) rows.as_ptr() => _,
+                outputs = inout(reg) outputs.as_ptr() => _,
+                n_blocks = inout(reg) rows.len() => _,
+                tile = in(reg) &raw mut *tile,
+                row = in(reg) 64_usize,
+                tile_row = in(reg) 128_usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
 }
 
 /// There is no AMX.
@@ -494,6 +624,10 @@ mod unit {
     }
 
     pub(super) fn multiply(_: Amx, _: &Weights, _: &[f32], _: Range<usize>, _: &mut impl Sink) {
+        unreachable!("nobody can have an `Amx`")
+    }
+
+    pub(super) fn multiply_high(_: Amx, _: &Weights, _: &[f32], _: &mut impl Sink) {
         unreachable!("nobody can have an `Amx`")
     }
 }

@@ -138,40 +138,53 @@ fn of_row(row: &mut [f32], truth: usize, wanted: Wanted) -> NextToken {
     }
 }
 
-/// What greedy decoding chooses, without logits that exist all at once: `x` is `[rows, e]`.
+/// What greedy decoding chooses, without logits that exist all at once: high parts of the factors say which tokens can have the highest
+/// logit, and only those are computed. `x` is `[rows, e]`.
 fn choices(weights: &Weights, x: &[f32], truth: &[u32], wanted: Wanted) -> Vec<NextToken> {
-    let mut choices = Choices {
-        rows: vec![Choice::NONE; truth.len()],
+    let rows = x.chunks_exact(x.len() / truth.len().max(1));
+    let mut screen = Screen {
+        rows: rows
+            .clone()
+            .map(|row| Candidates::none(weights.radius(row)))
+            .collect(),
         truth,
         suppress_eos: wanted.suppress_eos,
+        norms: weights.norms(),
     };
-    weights.products(x, &mut choices);
-    let rows = choices.rows.iter().zip(truth);
-    rows.map(|(row, truth)| row.next_token(*truth)).collect()
+    weights.high_products(x, &mut screen);
+    let screened = screen.rows.iter().zip(rows).zip(truth);
+    screened
+        .map(|((candidates, row), truth)| {
+            let logit = |token: u32| weights.product(row, token as usize);
+            candidates.choose(*truth, wanted, logit)
+        })
+        .collect()
 }
 
-/// What is known of rows of logits, of which ever more columns are seen.
-struct Choices<'a> {
-    rows: Vec<Choice>,
+/// Tokens that can have the highest logit of those that are not the truth, while ever more columns of the high parts' logits are seen.
+struct Screen<'a> {
+    rows: Vec<Candidates>,
     truth: &'a [u32],
     suppress_eos: bool,
+    norms: &'a [f32],
 }
 
-/// What is known of a row.
-#[derive(Clone)]
-struct Choice {
-    /// The highest logit that is not the truth's, of every sixteenth column,
-    best: [f32; 16],
-    /// and its column, the lowest of several.
-    place: [u32; 16],
-    true_logit: f32,
+/// Those of a row.
+struct Candidates {
+    /// How far a logit can be from that of high parts, for each unit of the norm of the token's weights.
+    radius: f32,
+    /// What one of them has at least,
+    least: f32,
+    /// and what each has at most.
+    most: Vec<(u32, f32)>,
 }
 
-impl Sink for Choices<'_> {
+impl Sink for Screen<'_> {
     #[inline(always)]
     fn take(&mut self, rows: Range<usize>, columns: Range<usize>, tile: &mut Tile) {
-        // Ids of tokens.
-        let first = u32::try_from(columns.start).unwrap_or(u32::MAX);
+        let Ok(norms) = self.norms[columns.start..][..SIDE].try_into() else {
+            unreachable!("as many as a tile has columns")
+        };
         let truth = &self.truth[rows.clone()];
         for ((row, logits), truth) in self.rows[rows].iter_mut().zip(&mut tile.0).zip(truth) {
             logits[columns.len()..].fill(f32::NEG_INFINITY);
@@ -180,51 +193,68 @@ impl Sink for Choices<'_> {
             }
             let truth = *truth as usize;
             if columns.contains(&truth) {
-                row.true_logit = logits[truth - columns.start];
                 logits[truth - columns.start] = f32::NEG_INFINITY;
             }
-            row.see(first, logits);
+            row.see(columns.start, logits, norms);
         }
     }
 }
 
-impl Choice {
-    const NONE: Self = Self {
-        best: [f32::NEG_INFINITY; 16],
-        place: [0; 16],
-        true_logit: f32::NEG_INFINITY,
-    };
+impl Candidates {
+    fn none(radius: f32) -> Self {
+        Self {
+            radius,
+            least: f32::MIN,
+            most: Vec::new(),
+        }
+    }
 
     /// Takes in the columns from `first` on.
     #[inline(always)]
-    fn see(&mut self, first: u32, logits: &[f32; SIDE]) {
-        let (sixteens, _) = logits.as_chunks::<16>();
-        for (first, logits) in (first..).step_by(16).zip(sixteens) {
-            for (lane, place) in (0..16).zip(first..) {
-                let higher = logits[lane] > self.best[lane];
-                self.best[lane] = if higher {
-                    logits[lane]
-                } else {
-                    self.best[lane]
-                };
-                self.place[lane] = if higher { place } else { self.place[lane] };
+    fn see(&mut self, first: usize, logits: &[f32; SIDE], norms: &[f32; SIDE]) {
+        let mut most = [0.0; SIDE];
+        for ((most, logit), norm) in most.iter_mut().zip(logits).zip(norms) {
+            *most = logit + self.radius * norm;
+        }
+        let least = self.least;
+        #[expect(
+            clippy::needless_bitwise_bool,
+            reason = "looking at all compiles to vector instructions"
+        )]
+        let some = most
+            .iter()
+            .fold(false, |some, most| some | (*most >= least));
+        // Seldom.
+        if some {
+            for (lane, most) in most.iter().enumerate() {
+                if *most >= self.least {
+                    let token = u32::try_from(first + lane).unwrap_or(u32::MAX);
+                    self.most.push((token, *most));
+                    self.least = self.least.max(logits[lane] - self.radius * norms[lane]);
+                }
             }
         }
     }
 
-    fn next_token(&self, truth: u32) -> NextToken {
-        let other = largest(&self.best);
-        let lanes = self.best.iter().zip(&self.place);
-        #[expect(clippy::float_cmp, reason = "the largest number is one of them")]
-        let place = lanes
-            .filter(|(best, _)| **best == other)
-            .map(|(_, place)| *place);
-        let place = place.min().unwrap_or(0);
+    fn choose(&self, truth: u32, wanted: Wanted, logit: impl Fn(u32) -> f32) -> NextToken {
+        let (mut other, mut place) = (f32::NEG_INFINITY, 0);
+        // By id: of equals the first is chosen.
+        for (token, _) in self.most.iter().filter(|(_, most)| *most >= self.least) {
+            let logit = logit(*token);
+            if logit > other {
+                (other, place) = (logit, *token);
+            }
+        }
+        let true_logit = if wanted.suppress_eos && truth as usize == END_OF_TEXT {
+            f32::NEG_INFINITY
+        } else {
+            logit(truth)
+        };
         #[expect(clippy::float_cmp, reason = "of equals the first is chosen")]
-        let is_right = self.true_logit > other || self.true_logit == other && truth < place;
+        let is_right = true_logit > other || true_logit == other && truth < place;
         NextToken {
             predicted: if is_right { truth } else { place },
-            margin: self.true_logit - other,
+            margin: true_logit - other,
             likelihood: None,
         }
     }
@@ -378,6 +408,7 @@ pub(crate) fn device_failed(error: impl std::fmt::Display) -> JudgeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::amx::Amx;
     use crate::device::Precision;
     use std::path::Path;
 
@@ -415,45 +446,51 @@ mod tests {
     }
 
     #[test]
-    fn choices_by_tiles_are_those_of_whole_rows() {
-        // Few different numbers, so that many are equal; 100 is no whole number of tiles.
-        let (n_rows, vocab_size) = (40_usize, 100_usize);
+    fn choices_by_high_parts_are_those_of_whole_rows() {
+        let Some(amx) = Amx::get() else {
+            return;
+        };
+        // 100 is no whole number of tiles, 40 no whole number of blocks.
+        let (n_rows, n_in, vocab_size) = (70_usize, 40_usize, 100_usize);
         let mut random = 1_u32;
-        let mut logits: Vec<f32> = (0..n_rows * vocab_size)
-            .map(|_| {
+        let mut numbers = |n: usize| -> Vec<f32> {
+            let mut number = || {
                 random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                f32::from((random >> 28) as u8)
-            })
-            .collect();
-        let truth: Vec<u32> = (0..40).map(|row| row * 37 % 100).collect();
-        for suppress_eos in [false, true] {
-            let mut choices = Choices {
-                rows: vec![Choice::NONE; n_rows],
-                truth: &truth,
-                suppress_eos,
+                f32::from((random >> 16) as u16) / 32_768.0 - 1.0
             };
-            for columns in (0..vocab_size).step_by(SIDE) {
-                for rows in (0..n_rows).step_by(SIDE) {
-                    let mut tile = Tile([[99.0; SIDE]; SIDE]);
-                    let (rows, columns) = (
-                        rows..n_rows.min(rows + SIDE),
-                        columns..vocab_size.min(columns + SIDE),
-                    );
-                    for (row, products) in rows.clone().zip(&mut tile.0) {
-                        let logits = &logits[row * vocab_size..][columns.clone()];
-                        products[..logits.len()].copy_from_slice(logits);
-                    }
-                    choices.take(rows, columns, &mut tile);
-                }
+            (0..n).map(|_| number()).collect()
+        };
+        let x = numbers(n_rows * n_in);
+        let mut weights = numbers(vocab_size * n_in);
+        // Some tokens have the logits of others exactly, and some all but those: the last of 24 bits of each weight is another.
+        for token in 10..40 {
+            let (before, rest) = weights.split_at_mut((token + 50) * n_in);
+            let copy = before[token * n_in..][..n_in].iter();
+            let next = |number: &f32| f32::from_bits(number.to_bits() ^ u32::from(token % 2 == 1));
+            for (number, copied) in rest[..n_in].iter_mut().zip(copy) {
+                *number = next(copied);
             }
+        }
+        let split = Weights::new(amx, &weights, [vocab_size, n_in]);
+        let truth: Vec<u32> = (0..70).map(|row| row * 37 % 100).collect();
+        for suppress_eos in [false, true] {
             let wanted = Wanted {
                 suppress_eos,
                 likelihood: false,
             };
-            let rows = logits.chunks_exact_mut(vocab_size).zip(&truth);
-            for ((logits, truth), choice) in rows.zip(&choices.rows) {
-                let expected = of_row(&mut logits.to_vec(), *truth as usize, wanted);
-                assert_eq!(choice.next_token(*truth), expected, "{truth}");
+            let found = choices(&split, &x, &truth, wanted);
+            for ((x, truth), found) in x.chunks_exact(n_in).zip(&truth).zip(found) {
+                let logit = |weights: &[f32]| {
+                    let products = x.iter().zip(weights);
+                    #[expect(clippy::cast_possible_truncation, reason = "as in f32")]
+                    let sum = products
+                        .map(|(x, w)| f64::from(*x) * f64::from(*w))
+                        .sum::<f64>() as f32;
+                    sum
+                };
+                let mut logits: Vec<f32> = weights.chunks_exact(n_in).map(logit).collect();
+                let expected = of_row(&mut logits, *truth as usize, wanted);
+                assert_eq!(found, expected, "{truth}");
             }
         }
     }
