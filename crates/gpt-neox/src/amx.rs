@@ -199,10 +199,11 @@ struct Size {
 
 impl Size {
     fn of(numbers: &[f32]) -> Self {
-        let norm = |squares: f32| squares.sqrt() * 1.001 + f32::MIN_POSITIVE;
+        let norm = |squares: f32| squares.sqrt() * 1.001;
         let lost = |number: &f32| (number - bf16::from_f32(*number).to_f32()).powi(2);
         Self {
-            norm: norm(numbers.iter().map(|number| number * number).sum()),
+            // More than 0, for what is divided by it.
+            norm: norm(numbers.iter().map(|number| number * number).sum()) + 1e-18,
             lost: norm(numbers.iter().map(lost).sum()),
         }
     }

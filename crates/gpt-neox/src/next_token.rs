@@ -471,7 +471,10 @@ mod tests {
                 *number = next(copied);
             }
         }
+        // A token that was never trained.
+        weights[99 * n_in..].fill(0.0);
         let split = Weights::new(amx, &weights, [vocab_size, n_in]);
+        assert!(split.radius(&x[..n_in]) < 0.02 * x[..n_in].iter().map(|x| x.abs()).sum::<f32>());
         let truth: Vec<u32> = (0..70).map(|row| row * 37 % 100).collect();
         for suppress_eos in [false, true] {
             let wanted = Wanted {
