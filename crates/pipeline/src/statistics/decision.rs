@@ -52,7 +52,10 @@ pub fn decide(bins: &PoissonTrend, steps: Option<&PoissonTrend>) -> Option<Decis
         spread: 1.0,
     };
     let mut half_width = ROUNDING;
-    let clustered = steps.and_then(|steps| Some((steps.se_jackknife?, steps.n_bins)));
+    // Where one step decides the fit, nothing is known without it.
+    let clustered = steps
+        .filter(|steps| steps.n_bins > 2)
+        .map(|steps| (steps.se_jackknife.unwrap_or(f64::INFINITY), steps.n_bins));
     for (se, n) in std::iter::once((bins.se_quasi?, bins.n_bins)).chain(clustered) {
         #[expect(clippy::cast_precision_loss, reason = "a number of steps")]
         let t = student(n as f64 - 2.0)?;

@@ -85,6 +85,29 @@ fn trends_equal_statsmodels() {
 }
 
 #[test]
+fn a_step_that_decides_the_fit_decides_no_direction() {
+    let reference = reference();
+    let bins = bins(&reference["bins"]["large counts"]);
+    let fit = poisson_trend(&bins).unwrap();
+    assert_ne!(decide(&fit, Some(&fit)).unwrap().direction, Direction::None);
+    // Forty hits at the end, and one far from them: without it, the slope could be anything.
+    let far = |place: u32| Bin {
+        t: f64::from(place) / 100.0 - 0.495,
+        n: 1000.0,
+        hits: match place {
+            40 => 1.0,
+            99 => 40.0,
+            _ => 0.0,
+        },
+    };
+    let steps: Vec<Bin> = (0..100).map(far).collect();
+    let steps = poisson_trend(&steps).unwrap();
+    assert_eq!(steps.se_jackknife, None);
+    let decision = decide(&fit, Some(&steps)).unwrap();
+    assert_eq!((decision.direction, decision.p), (Direction::None, 1.0));
+}
+
+#[test]
 fn negative_binomial_is_at_least_as_likely_as_statsmodels() {
     let reference = reference();
     let mut n_compared = 0;
