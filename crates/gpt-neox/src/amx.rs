@@ -97,6 +97,11 @@ impl Weights {
         }
     }
 
+    /// Numbers that are read of each row.
+    pub(crate) fn n_in(&self) -> usize {
+        self.n_in
+    }
+
     /// Numbers that are made of each row.
     pub(crate) fn n_out(&self) -> usize {
         self.n_out
@@ -476,6 +481,39 @@ mod unit {
         }
     }
 
+    /// A tile of products, summed over all blocks by the given lines for one block, which take rows to tmm4 and tmm5, outputs to tmm6 and tmm7, and
+    /// add to tmm0 to tmm3.
+    macro_rules! sum_of_blocks {
+        ($rows:ident, $outputs:ident, $tile:ident, [$($line:literal,)*], $($operand:tt)*) => {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                $($line,)*
+                "add {rows}, 6144",
+                "add {outputs}, 6144",
+                "dec {n_blocks}",
+                "jnz 2b",
+                "tilestored [{tile} + {tile_row}], tmm0",
+                "tilestored [{tile} + {tile_row} + 64], tmm1",
+                "tilestored [{tile} + {tile_row} + 2048], tmm2",
+                "tilestored [{tile} + {tile_row} + 2112], tmm3",
+                rows = inout(reg) $rows.as_ptr() => _,
+                outputs = inout(reg) $outputs.as_ptr() => _,
+                n_blocks = inout(reg) $rows.len() => _,
+                tile = in(reg) &raw mut *$tile,
+                row = in(reg) 64_usize,
+                tile_row = in(reg) 128_usize,
+                $($operand)*
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            )
+        };
+    }
+
     /// One tile of products of rows and outputs, summed over all blocks; `ahead` is fetched to the second cache.
     ///
     /// Of the parts, the order is high · low, high · middle, middle · middle, middle · high, high · high, low · high, so that only one of
@@ -486,79 +524,62 @@ mod unit {
         // SAFETY: of each block its 6,144 bytes are read, and as many as there are; the 4,096 bytes of the tile are written, in rows
         // of 128. Fetching ahead does nothing where there is no memory. Tiles are configured, as `multiply_here` alone calls this.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
-                "tileloadd tmm4, [{rows} + {row}]",
-                "tileloadd tmm6, [{outputs} + {row} + 4096]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{outputs} + {row} + 5120]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{rows} + {row} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm6, [{outputs} + {row} + 2048]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{outputs} + {row} + 3072]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm4, [{rows} + {row} + 2048]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{rows} + {row} + 3072]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm6, [{outputs} + {row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{outputs} + {row} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm4, [{rows} + {row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{rows} + {row} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm4, [{rows} + {row} + 4096]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{rows} + {row} + 5120]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "mov {left}, {n_lines}",
-                "test {left}, {left}",
-                "jz 4f",
-                "3:",
-                "prefetcht1 [{ahead}]",
-                "add {ahead}, 64",
-                "dec {left}",
-                "jnz 3b",
-                "4:",
-                "add {rows}, 6144",
-                "add {outputs}, 6144",
-                "dec {n_blocks}",
-                "jnz 2b",
-                "tilestored [{tile} + {tile_row}], tmm0",
-                "tilestored [{tile} + {tile_row} + 64], tmm1",
-                "tilestored [{tile} + {tile_row} + 2048], tmm2",
-                "tilestored [{tile} + {tile_row} + 2112], tmm3",
-                rows = inout(reg) rows.as_ptr() => _,
-                outputs = inout(reg) outputs.as_ptr() => _,
-                n_blocks = inout(reg) rows.len() => _,
+            sum_of_blocks!(
+                rows,
+                outputs,
+                tile,
+                [
+                    "tileloadd tmm4, [{rows} + {row}]",
+                    "tileloadd tmm6, [{outputs} + {row} + 4096]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{outputs} + {row} + 5120]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tileloadd tmm5, [{rows} + {row} + 1024]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "tileloadd tmm6, [{outputs} + {row} + 2048]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{outputs} + {row} + 3072]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "tileloadd tmm4, [{rows} + {row} + 2048]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tileloadd tmm5, [{rows} + {row} + 3072]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "tileloadd tmm6, [{outputs} + {row}]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{outputs} + {row} + 1024]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "tileloadd tmm4, [{rows} + {row}]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tileloadd tmm5, [{rows} + {row} + 1024]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "tileloadd tmm4, [{rows} + {row} + 4096]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tileloadd tmm5, [{rows} + {row} + 5120]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "mov {left}, {n_lines}",
+                    "test {left}, {left}",
+                    "jz 4f",
+                    "3:",
+                    "prefetcht1 [{ahead}]",
+                    "add {ahead}, 64",
+                    "dec {left}",
+                    "jnz 3b",
+                    "4:",
+                ],
                 ahead = inout(reg) ahead.as_ptr() => _,
                 n_lines = in(reg) n_lines,
                 left = out(reg) _,
-                tile = in(reg) &raw mut *tile,
-                row = in(reg) 64_usize,
-                tile_row = in(reg) 128_usize,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
             );
         }
     }
@@ -574,37 +595,20 @@ mod unit {
         }
         // SAFETY: as in `multiply_blocks`, of each block the first 2,048 bytes.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
-                "tileloadd tmm4, [{rows} + {row}]",
-                "tileloadd tmm6, [{outputs} + {row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{outputs} + {row} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{rows} + {row} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {rows}, 6144",
-                "add {outputs}, 6144",
-                "dec {n_blocks}",
-                "jnz 2b",
-                "tilestored [{tile} + {tile_row}], tmm0",
-                "tilestored [{tile} + {tile_row} + 64], tmm1",
-                "tilestored [{tile} + {tile_row} + 2048], tmm2",
-                "tilestored [{tile} + {tile_row} + 2112], tmm3",
-                rows = inout(reg) rows.as_ptr() => _,
-                outputs = inout(reg) outputs.as_ptr() => _,
-                n_blocks = inout(reg) rows.len() => _,
-                tile = in(reg) &raw mut *tile,
-                row = in(reg) 64_usize,
-                tile_row = in(reg) 128_usize,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
+            sum_of_blocks!(
+                rows,
+                outputs,
+                tile,
+                [
+                    "tileloadd tmm4, [{rows} + {row}]",
+                    "tileloadd tmm6, [{outputs} + {row}]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{outputs} + {row} + 1024]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tileloadd tmm5, [{rows} + {row} + 1024]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                ],
             );
         }
     }

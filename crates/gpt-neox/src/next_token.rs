@@ -141,7 +141,7 @@ fn of_row(row: &mut [f32], truth: usize, wanted: Wanted) -> NextToken {
 /// What greedy decoding chooses, without logits that exist all at once: high parts of the factors say which tokens can have the highest
 /// logit, and only those are computed. `x` is `[rows, e]`.
 fn choices(weights: &Weights, x: &[f32], truth: &[u32], wanted: Wanted) -> Vec<NextToken> {
-    let rows = x.chunks_exact(x.len() / truth.len().max(1));
+    let rows = x.chunks_exact(weights.n_in());
     let mut screen = Screen {
         rows: rows
             .clone()
