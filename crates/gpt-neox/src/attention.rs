@@ -200,8 +200,9 @@ fn attend_one(
     // Sixteen keys side by side, and what lies behind the last one with them.
     let n_padded = n_keys.next_multiple_of(16);
     let (sixteens, _) = weights[..n_padded].as_chunks_mut::<16>();
-    for (some, weights) in sixteens.iter_mut().enumerate() {
-        *weights = weighted(query, keys, n_room, some * 16).map(|sum| sum * scale);
+    weighted(query, keys, n_room, sixteens);
+    for weight in sixteens.as_flattened_mut() {
+        *weight *= scale;
     }
     weights[n_keys..n_padded].fill(f32::NEG_INFINITY);
     let (sixteens, _) = weights[..n_padded].as_chunks_mut::<16>();
@@ -226,9 +227,7 @@ fn attend_one(
     let weights = &weights[..n_keys];
     let (wholes, rest) = out.as_chunks_mut::<16>();
     let n_wholes = wholes.len();
-    for (some, out) in wholes.iter_mut().enumerate() {
-        *out = weighted(weights, values, d, some * 16);
-    }
+    weighted(weights, values, d, wholes);
     for (place, out) in rest.iter_mut().enumerate() {
         let dimension = n_wholes * 16 + place;
         let numbers = values.chunks_exact(d).map(|value| value[dimension]);
@@ -239,16 +238,40 @@ fn attend_one(
     }
 }
 
-/// Σ wᵢ · rowᵢ, of sixteen columns from `first` on of rows of `width` numbers.
+/// Σ wᵢ · rowᵢ of rows of `width` numbers: their first columns, by sixteens.
 #[inline(always)]
-fn weighted(weights: &[f32], rows: &[f32], width: usize, first: usize) -> [f32; 16] {
-    let mut sums = [0.0; 16];
-    for (weight, row) in weights.iter().zip(rows.chunks_exact(width)) {
-        for (sum, number) in sums.iter_mut().zip(&row[first..first + 16]) {
-            *sum += weight * number;
+fn weighted(weights: &[f32], rows: &[f32], width: usize, sums: &mut [[f32; 16]]) {
+    let (fours, rest) = sums.as_chunks_mut::<4>();
+    let mut first = 0;
+    for four in fours {
+        // Four side by side, since each sum waits for its last term; what is no array of arrays compiles to vector instructions.
+        let (mut a, mut b, mut c, mut d) = ([0.0; 16], [0.0; 16], [0.0; 16], [0.0; 16]);
+        for (weight, row) in weights.iter().zip(rows.chunks_exact(width)) {
+            let row = &row[first..first + 64];
+            add(&mut a, *weight, &row[..16]);
+            add(&mut b, *weight, &row[16..32]);
+            add(&mut c, *weight, &row[32..48]);
+            add(&mut d, *weight, &row[48..]);
         }
+        *four = [a, b, c, d];
+        first += 64;
     }
-    sums
+    for one in rest {
+        let mut a = [0.0; 16];
+        for (weight, row) in weights.iter().zip(rows.chunks_exact(width)) {
+            add(&mut a, *weight, &row[first..first + 16]);
+        }
+        *one = a;
+        first += 16;
+    }
+}
+
+/// Adds sixteen numbers of a row.
+#[inline(always)]
+fn add(sums: &mut [f32; 16], weight: f32, row: &[f32]) {
+    for (sum, number) in sums.iter_mut().zip(row) {
+        *sum += weight * number;
+    }
 }
 
 /// One of sixteen, half by half, which compiles to vector instructions.

@@ -25,7 +25,7 @@ pub(crate) enum Linear {
         product: Product,
     },
     /// By ourselves.
-    Split {
+    Digits {
         weights: Weights,
         bias: Option<Vec<f32>>,
     },
@@ -40,11 +40,9 @@ impl Place {
         bias: Option<Vec<f32>>,
         dtype: DType,
     ) -> Linear {
-        if let Some(amx) = self.amx.filter(|_| dtype == DType::F32) {
-            return Linear::Split {
-                weights: Weights::new(amx, weights, shape),
-                bias,
-            };
+        let amx = self.amx.filter(|_| dtype == DType::F32);
+        if let Some(weights) = amx.and_then(|amx| Weights::new(amx, weights, shape)) {
+            return Linear::Digits { weights, bias };
         }
         let [n_out, n_in] = shape;
         let on = (&self.device, dtype);
@@ -74,7 +72,7 @@ impl Linear {
                 let products = product.linear(rows, weight.clone(), bias.clone());
                 products.reshape([b, t, n_out])
             }
-            Self::Split { weights, bias } => {
+            Self::Digits { weights, bias } => {
                 let device = x.device();
                 let sums = weights.linear(floats(&x.into_data()), bias.as_deref());
                 Tensor::from_data(TensorData::new(sums, [b, t, weights.n_out()]), &device)

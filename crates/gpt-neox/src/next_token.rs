@@ -57,7 +57,7 @@ pub(crate) fn next_tokens(
     if !sum.is_finite() {
         return Err(JudgeError::NotFinite);
     }
-    if let Linear::Split { weights, .. } = model.embed_out()
+    if let Linear::Digits { weights, .. } = model.embed_out()
         && !wanted.likelihood
     {
         let normed = model.normed(hidden).into_data();
@@ -138,7 +138,7 @@ fn of_row(row: &mut [f32], truth: usize, wanted: Wanted) -> NextToken {
     }
 }
 
-/// What greedy decoding chooses, without logits that exist all at once: high parts of the factors say which tokens can have the highest
+/// What greedy decoding chooses, without logits that exist all at once: coarse products say which tokens can have the highest
 /// logit, and only those are computed. `x` is `[rows, e]`.
 fn choices(weights: &Weights, x: &[f32], truth: &[u32], wanted: Wanted) -> Vec<NextToken> {
     let rows = x.chunks_exact(weights.n_in());
@@ -151,7 +151,7 @@ fn choices(weights: &Weights, x: &[f32], truth: &[u32], wanted: Wanted) -> Vec<N
         suppress_eos: wanted.suppress_eos,
         norms: weights.norms(),
     };
-    weights.high_products(x, &mut screen);
+    weights.coarse_products(x, &mut screen);
     let screened = screen.rows.iter().zip(rows).zip(truth);
     screened
         .map(|((candidates, row), truth)| {
@@ -161,7 +161,7 @@ fn choices(weights: &Weights, x: &[f32], truth: &[u32], wanted: Wanted) -> Vec<N
         .collect()
 }
 
-/// Tokens that can have the highest logit of those that are not the truth, while ever more columns of the high parts' logits are seen.
+/// Tokens that can have the highest logit of those that are not the truth, while ever more columns of coarse logits are seen.
 struct Screen<'a> {
     rows: Vec<Candidates>,
     truth: &'a [u32],
@@ -171,7 +171,7 @@ struct Screen<'a> {
 
 /// Those of a row.
 struct Candidates {
-    /// How far a logit can be from that of high parts, for each unit of the norm of the token's weights.
+    /// How far a logit can be from its coarse one, for each unit of the norm of the token's weights.
     radius: f32,
     /// What one of them has at least,
     least: f32,
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn choices_by_high_parts_are_those_of_whole_rows() {
+    fn choices_by_coarse_products_are_those_of_whole_rows() {
         let Some(amx) = Amx::get() else {
             return;
         };
@@ -462,26 +462,27 @@ mod tests {
         };
         let x = numbers(n_rows * n_in);
         let mut weights = numbers(vocab_size * n_in);
-        // Some tokens have the logits of others exactly, and some all but those: the last of 24 bits of each weight is another.
+        // Some tokens have the logits of others exactly, and some all but those: each weight is another by a millionth.
         for token in 10..40 {
             let (before, rest) = weights.split_at_mut((token + 50) * n_in);
             let copy = before[token * n_in..][..n_in].iter();
-            let next = |number: &f32| f32::from_bits(number.to_bits() ^ u32::from(token % 2 == 1));
+            let next = |number: &f32| number + if token % 2 == 1 { 2_f32.powi(-20) } else { 0.0 };
             for (number, copied) in rest[..n_in].iter_mut().zip(copy) {
                 *number = next(copied);
             }
         }
         // A token that was never trained.
         weights[99 * n_in..].fill(0.0);
-        let split = Weights::new(amx, &weights, [vocab_size, n_in]);
-        assert!(split.radius(&x[..n_in]) < 0.02 * x[..n_in].iter().map(|x| x.abs()).sum::<f32>());
+        let digits = Weights::new(amx, &weights, [vocab_size, n_in]).unwrap();
+        let magnitude = x[..n_in].iter().map(|x| x.abs()).sum::<f32>();
+        assert!(digits.radius(&x[..n_in]) < 1e-4 * magnitude);
         let truth: Vec<u32> = (0..70).map(|row| row * 37 % 100).collect();
         for suppress_eos in [false, true] {
             let wanted = Wanted {
                 suppress_eos,
                 likelihood: false,
             };
-            let found = choices(&split, &x, &truth, wanted);
+            let found = choices(&digits, &x, &truth, wanted);
             for ((x, truth), found) in x.chunks_exact(n_in).zip(&truth).zip(found) {
                 let logit = |weights: &[f32]| {
                     let products = x.iter().zip(weights);
