@@ -19,10 +19,8 @@ use std::ops::Range;
 pub(crate) const SIDE: usize = 16;
 /// Numbers of each that are multiplied and added up at once.
 const DEPTH: usize = 64;
-/// Longest sum that is taken at once: what belongs to 256 rows then fits in the second cache, 2 MB.
+/// Longest sum that [`Weights::linear`] takes at once: what belongs to 256 rows then fits in the second cache, 2 MB.
 const LONGEST: usize = 1536;
-/// Numbers of a matrix that are kept as digits in the second cache.
-const N_KEPT: usize = 256 * LONGEST;
 /// Share of its norm that a row may lose: two to three times what sums in f32 round off. A row loses it whose largest number is about twenty
 /// times the root mean square of all.
 const TOLERATED: f32 = 1e-6;
@@ -171,6 +169,7 @@ impl Weights {
         if !of_two.is_empty() {
             let rows = of_two.iter().map(|row| &x[row * self.n_in..][..self.n_in]);
             let rest: Vec<f32> = rows.flat_map(|row| unit::behind(self.amx, row)).collect();
+            // Of these, too, two digits may be all that is taken: what is lost then is far below f32.
             for first in (0..self.n_in).step_by(length) {
                 add(&rest, part(first), Some(&of_two));
             }
@@ -185,7 +184,7 @@ impl Weights {
 
     /// How far a row's product with an output is at most from its coarse product, for each unit of the output's norm: with a
     /// number's two digits, x = x₁ + x₂ + rest, |Σ xw − Σ (x₁w₁ + x₁w₂ + x₂w₁)| ≤ ‖rest of x‖ · ‖w‖ + ‖x₁ + x₂‖ · ‖rest of w‖ + ‖x₂‖ · ‖w₂‖ (Cauchy
-    /// and Schwarz), and what is rounded off where sums become f32.
+    /// and Schwarz), and what is rounded off where sums become f32. ‖x₁ + x₂‖ may be above ‖x‖ by 0.8 %, which the last factor covers.
     pub(crate) fn radius(&self, row: &[f32]) -> f32 {
         let scale = Scale::of(unit::largest(self.amx, row));
         let x = unit::norms(self.amx, row, scale);
@@ -240,7 +239,7 @@ impl Scale {
                 unit: f32::NAN,
             };
         }
-        // The exponent's bits, so that the largest becomes 2²² to 2²³. What is below 1e-31 has fewer digits, lest the factor overflow.
+        // The exponent's bits, so that the largest becomes 2²² to 2²³. What is below 4e-32 has fewer digits, lest the factor overflow.
         let exponent = 253.min(276 - (largest.to_bits() >> 23));
         // Three digits hold 127 · (256² + 256 + 1) at most.
         let exponent = exponent - u32::from(largest * power(exponent) > 8_355_711.0);
@@ -342,7 +341,7 @@ impl Sink for Added<'_> {
 )]
 mod unit {
     use super::{
-        Amx, Block, DEPTH, N_KEPT, Norms, SIDE, STEPS, Scale, Sink, TOLERATED, Tile, Weights,
+        Amx, Block, DEPTH, LONGEST, Norms, SIDE, STEPS, Scale, Sink, TOLERATED, Tile, Weights,
         padded,
     };
     use std::arch::asm;
@@ -354,6 +353,9 @@ mod unit {
     };
     use std::cell::Cell;
     use std::ops::Range;
+
+    /// Numbers of a matrix that are kept as digits in the second cache.
+    const N_KEPT: usize = 256 * LONGEST;
 
     thread_local! {
         /// Room for rows as digits, which is not cleared for each product.
@@ -866,7 +868,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Numbers of either sign from 1e-3 to 1.
+    /// Numbers of either sign and of four magnitudes, up to 1.
     fn numbers(n: usize, of: f32) -> Vec<f32> {
         #[expect(clippy::cast_precision_loss, reason = "small")]
         let number = |i| (i as f32 * of).sin() * 10_f32.powi(i32::try_from(i % 4).unwrap_or(0) - 3);

@@ -283,13 +283,13 @@ fn likelihood_of_row(row: &mut [f32], truth: usize) -> TokenLikelihood {
     }
 }
 
-/// The largest number, by eights side by side, which compiles to vector instructions.
+/// The largest number, by sixteens side by side, which compiles to vector instructions.
 #[inline(always)]
 fn largest(numbers: &[f32]) -> f32 {
-    let (eights, rest) = numbers.as_chunks::<16>();
+    let (sixteens, rest) = numbers.as_chunks::<16>();
     let mut best = [f32::NEG_INFINITY; 16];
-    for eight in eights {
-        for (best, number) in best.iter_mut().zip(eight) {
+    for sixteen in sixteens {
+        for (best, number) in best.iter_mut().zip(sixteen) {
             *best = if *number > *best { *number } else { *best };
         }
     }
