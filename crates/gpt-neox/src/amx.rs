@@ -561,11 +561,7 @@ mod unit {
                 let blocks = kept.chunks_exact(n_blocks).zip(units.as_chunks().0);
                 for (place, (rows, units_in)) in blocks.enumerate() {
                     fetch::<COARSE>(ahead.next().unwrap_or_default());
-                    if COARSE {
-                        multiply_coarse_blocks(rows, here, &mut sums);
-                    } else {
-                        multiply_blocks(rows, here, &mut sums);
-                    }
+                    multiply_blocks::<COARSE>(rows, here, &mut sums);
                     sums.put_together::<COARSE>(units_in, units_out, &mut tile);
                     let row = first + place * SIDE;
                     sink.take(row..end.min(row + SIDE), outputs.clone(), &mut tile);
@@ -739,7 +735,8 @@ mod unit {
         };
     }
 
-    /// Sums over all blocks, by the given lines for one block, which take rows to tmm7, outputs to tmm4 to tmm6, and add to tmm0 to tmm3.
+    /// Sums over all blocks. Of each block, first digits are multiplied, and rows' first with outputs' second, then follow the given lines, which find
+    /// rows' first digits in tmm7, outputs' first and second in tmm4 and tmm5, and add to tmm0 to tmm3.
     macro_rules! sum_of_blocks {
         ($rows:ident, $outputs:ident, $sums:ident, [$($line:expr,)*]) => {
             asm!(
@@ -748,6 +745,11 @@ mod unit {
                 "tilezero tmm2",
                 "tilezero tmm3",
                 "2:",
+                load!("tmm7", "rows", 0),
+                load!("tmm4", "outputs", 0),
+                add!("tmm0", "tmm7", "tmm4"),
+                load!("tmm5", "outputs", 1),
+                add!("tmm1", "tmm7", "tmm5"),
                 $($line,)*
                 "add {rows}, 3072",
                 "add {outputs}, 3072",
@@ -769,55 +771,38 @@ mod unit {
         };
     }
 
-    /// The products of rows and outputs, summed over all blocks. Outputs' digits stay, rows' come one after another.
-    fn multiply_blocks(rows: &[Block], outputs: &[Block], sums: &mut Sums) {
+    /// The products of rows and outputs, summed over all blocks: eight, or the first three.
+    fn multiply_blocks<const COARSE: bool>(rows: &[Block], outputs: &[Block], sums: &mut Sums) {
         assert!(rows.len() == outputs.len() && !rows.is_empty());
-        // SAFETY: of each block its 3,072 bytes are read, and as many as there are; the 4,096 bytes of the sums are written. Fetching ahead does
+        // SAFETY: of each block its 3,072 bytes are read or less, and as many as there are; the 4,096 bytes of the sums are written. Fetching ahead does
         // nothing where there is no memory. Tiles are configured, as `multiply_here` alone calls this.
         unsafe {
-            sum_of_blocks!(
-                rows,
-                outputs,
-                sums,
-                [
-                    load!("tmm7", "rows", 0),
-                    load!("tmm4", "outputs", 0),
-                    add!("tmm0", "tmm7", "tmm4"),
-                    load!("tmm5", "outputs", 1),
-                    add!("tmm1", "tmm7", "tmm5"),
-                    load!("tmm6", "outputs", 2),
-                    add!("tmm2", "tmm7", "tmm6"),
-                    load!("tmm7", "rows", 1),
-                    add!("tmm1", "tmm7", "tmm4"),
-                    add!("tmm3", "tmm7", "tmm6"),
-                    add!("tmm2", "tmm7", "tmm5"),
-                    load!("tmm7", "rows", 2),
-                    add!("tmm3", "tmm7", "tmm5"),
-                    add!("tmm2", "tmm7", "tmm4"),
-                ]
-            );
-        }
-    }
-
-    /// The same of the first two digits, but for the product of the second ones.
-    fn multiply_coarse_blocks(rows: &[Block], outputs: &[Block], sums: &mut Sums) {
-        assert!(rows.len() == outputs.len() && !rows.is_empty());
-        // SAFETY: as in `multiply_blocks`, of each block the first 2,048 bytes.
-        unsafe {
-            sum_of_blocks!(
-                rows,
-                outputs,
-                sums,
-                [
-                    load!("tmm7", "rows", 0),
-                    load!("tmm4", "outputs", 0),
-                    add!("tmm0", "tmm7", "tmm4"),
-                    load!("tmm5", "outputs", 1),
-                    add!("tmm1", "tmm7", "tmm5"),
-                    load!("tmm7", "rows", 1),
-                    add!("tmm1", "tmm7", "tmm4"),
-                ]
-            );
+            if COARSE {
+                sum_of_blocks!(
+                    rows,
+                    outputs,
+                    sums,
+                    [load!("tmm7", "rows", 1), add!("tmm1", "tmm7", "tmm4"),]
+                );
+            } else {
+                // Outputs' digits stay, rows' come one after another.
+                sum_of_blocks!(
+                    rows,
+                    outputs,
+                    sums,
+                    [
+                        load!("tmm6", "outputs", 2),
+                        add!("tmm2", "tmm7", "tmm6"),
+                        load!("tmm7", "rows", 1),
+                        add!("tmm1", "tmm7", "tmm4"),
+                        add!("tmm3", "tmm7", "tmm6"),
+                        add!("tmm2", "tmm7", "tmm5"),
+                        load!("tmm7", "rows", 2),
+                        add!("tmm3", "tmm7", "tmm5"),
+                        add!("tmm2", "tmm7", "tmm4"),
+                    ]
+                );
+            }
         }
     }
 }
