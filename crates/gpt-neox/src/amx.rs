@@ -21,9 +21,9 @@ pub(crate) const SIDE: usize = 16;
 const DEPTH: usize = 64;
 /// Longest sum that [`Weights::linear`] takes at once: what belongs to 256 rows then fits in the second cache, 2 MB.
 const LONGEST: usize = 1536;
-/// Share of its norm that a row may lose: two to three times what sums in f32 round off. A row loses it whose largest number is about twenty
-/// times the root mean square of all.
-const TOLERATED: f32 = 1e-6;
+/// What rows may lose, root mean square, as a share of the mean magnitude of all their numbers but the largest, which may meet a 0. A row loses it whose
+/// largest is thirty to sixty times that mean.
+const TOLERATED: f32 = 2e-6;
 /// Steps of the last digit that are one of the first.
 const STEPS: f32 = 65_536.0;
 
@@ -96,9 +96,10 @@ impl Weights {
             behind: 0.0,
         };
         for (output, row) in rows.chunks_exact(n_in).enumerate() {
-            let scale = Scale::of(unit::largest(amx, row));
+            let size = unit::size(amx, row);
+            let scale = Scale::of(size.largest);
             let norms = unit::norms(amx, row, scale);
-            if norms.lost > TOLERATED * norms.all {
+            if norms.lost > size.tolerated() {
                 return None;
             }
             weights.units[output] = scale.unit;
@@ -186,7 +187,7 @@ impl Weights {
     /// number's two digits, x = x₁ + x₂ + rest, |Σ xw − Σ (x₁w₁ + x₁w₂ + x₂w₁)| ≤ ‖rest of x‖ · ‖w‖ + ‖x₁ + x₂‖ · ‖rest of w‖ + ‖x₂‖ · ‖w₂‖ (Cauchy
     /// and Schwarz), and what is rounded off where sums become f32. ‖x₁ + x₂‖ may be above ‖x‖ by 0.8 %, which the last factor covers.
     pub(crate) fn radius(&self, row: &[f32]) -> f32 {
-        let scale = Scale::of(unit::largest(self.amx, row));
+        let scale = Scale::of(unit::size(self.amx, row).largest);
         let x = unit::norms(self.amx, row, scale);
         1.01 * (x.behind + x.all * (self.behind + 1e-6) + x.second * self.second)
     }
@@ -218,6 +219,26 @@ impl Weights {
     fn blocks(&self, outputs: usize, inputs: &Range<usize>) -> &[Block] {
         let n_blocks = self.n_in.div_ceil(DEPTH);
         &self.blocks[outputs * n_blocks..][inputs.start / DEPTH..inputs.end.div_ceil(DEPTH)]
+    }
+}
+
+/// How large a row's numbers are.
+#[derive(Clone, Copy)]
+struct Size {
+    n: usize,
+    /// The largest magnitude; infinite or no number where a number is.
+    largest: f32,
+    /// Sum of the magnitudes.
+    sum: f32,
+}
+
+impl Size {
+    /// Euclidean norm of what the row may lose.
+    fn tolerated(self) -> f32 {
+        #[expect(clippy::cast_precision_loss, reason = "a length of rows")]
+        let (n, rest) = (self.n as f32, (self.n - 1).max(1) as f32);
+        // Rows of next to nothing have fewer digits, and lose next to nothing.
+        TOLERATED * n.sqrt() * (self.sum - self.largest) / rest + 1e-30
     }
 }
 
@@ -341,8 +362,7 @@ impl Sink for Added<'_> {
 )]
 mod unit {
     use super::{
-        Amx, Block, DEPTH, LONGEST, Norms, SIDE, STEPS, Scale, Sink, TOLERATED, Tile, Weights,
-        padded,
+        Amx, Block, DEPTH, LONGEST, Norms, SIDE, STEPS, Scale, Sink, Size, Tile, Weights, padded,
     };
     use std::arch::asm;
     use std::arch::x86_64::{
@@ -385,10 +405,10 @@ mod unit {
         }
     }
 
-    /// The largest magnitude; infinite or no number where a number is.
-    pub(super) fn largest(_: Amx, row: &[f32]) -> f32 {
+    /// How large a row's numbers are.
+    pub(super) fn size(_: Amx, row: &[f32]) -> Size {
         // SAFETY: that there is an `Amx` says that there are these instructions.
-        unsafe { largest_and_squares(row).0 }
+        unsafe { size_here(row) }
     }
 
     /// The norms of a row whose numbers are finite.
@@ -428,28 +448,29 @@ mod unit {
         unsafe { multiply_here::<true>(weights, x, 0..weights.n_in, sink) };
     }
 
-    /// The largest magnitude, and the sum of the squares.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    fn largest_and_squares(row: &[f32]) -> (f32, f32) {
+    fn size_here(row: &[f32]) -> Size {
         // As whole numbers magnitudes have the same order, and what is no number is above all.
-        let (mut largest, mut squares) = ([0; SIDE], [0.0; SIDE]);
+        let (mut largest, mut sums) = ([0; SIDE], [0.0_f32; SIDE]);
         let (wholes, rest) = row.as_chunks::<SIDE>();
         let mut last = [0.0; SIDE];
         last[..rest.len()].copy_from_slice(rest);
         for whole in wholes.iter().chain([&last]) {
-            for ((largest, squares), number) in largest.iter_mut().zip(&mut squares).zip(whole) {
+            for ((largest, sum), number) in largest.iter_mut().zip(&mut sums).zip(whole) {
                 *largest = number.abs().to_bits().max(*largest);
-                *squares = number.mul_add(*number, *squares);
+                *sum += number.abs();
             }
         }
-        let largest = largest.into_iter().fold(0, u32::max);
-        (f32::from_bits(largest), squares.iter().sum())
+        Size {
+            n: row.len(),
+            largest: f32::from_bits(largest.into_iter().fold(0, u32::max)),
+            sum: sums.iter().sum(),
+        }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     fn behind_here(row: &[f32]) -> Vec<f32> {
-        let (largest, _) = largest_and_squares(row);
-        let factor = Scale::of(largest).factor;
+        let factor = Scale::of(size_here(row).largest).factor;
         let behind = |number: &f32| {
             let steps = (number * factor).round_ties_even();
             let coarse = ((steps + 128.0) / 256.0).floor() * 256.0;
@@ -585,13 +606,13 @@ mod unit {
         let n_blocks = inputs.len().div_ceil(DEPTH);
         let mut of_two = Vec::new();
         for (row, (numbers, unit)) in x.chunks_exact(n_in).zip(units).enumerate() {
-            let (largest, squares) = largest_and_squares(numbers);
-            let scale = Scale::of(largest);
+            let size = size_here(numbers);
+            let scale = Scale::of(size.largest);
             *unit = scale.unit;
             // What is rounded off is uniform between half a step less and more.
             #[expect(clippy::cast_precision_loss, reason = "a length of rows")]
-            let lost = (scale.unit / STEPS).powi(2) / 12.0 * n_in as f32;
-            let is_of_two = !COARSE && lost > TOLERATED * TOLERATED * squares;
+            let lost = scale.unit / STEPS * (n_in as f32 / 12.0).sqrt();
+            let is_of_two = !COARSE && lost > size.tolerated();
             if is_of_two {
                 of_two.push(row);
             }
@@ -810,14 +831,14 @@ mod unit {
 /// There is no AMX.
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod unit {
-    use super::{Amx, DEPTH, Norms, Scale, Sink, Weights};
+    use super::{Amx, DEPTH, Norms, Scale, Sink, Size, Weights};
     use std::ops::Range;
 
     pub(super) fn is_granted() -> bool {
         false
     }
 
-    pub(super) fn largest(_: Amx, _: &[f32]) -> f32 {
+    pub(super) fn size(_: Amx, _: &[f32]) -> Size {
         unreachable!("nobody can have an `Amx`")
     }
 
@@ -860,6 +881,14 @@ mod tests {
         (0..n).map(number).collect()
     }
 
+    /// Weights of one magnitude.
+    fn weights(n: usize, of: f32) -> Vec<f32> {
+        #[expect(clippy::cast_precision_loss, reason = "small")]
+        let weight =
+            |i: usize| (i as f32 * of).sin() + if i.is_multiple_of(2) { 1.5 } else { -1.5 };
+        (0..n).map(weight).collect()
+    }
+
     /// Beside f64's, and no further from it than fixed point allows, or a sum in f32.
     fn is_the_product(x: &[f32], rows: &[f32], [n_in, n_out]: [usize; 2]) {
         let Some(amx) = Amx::get() else {
@@ -895,11 +924,11 @@ mod tests {
         #[test]
         fn products_are_those_of_f64(
             n_rows in 1_usize..80,
-            n_in in 1_usize..100,
+            n_in in 2_usize..100,
             n_out in 1_usize..80,
             of in 0.1_f32..3.0,
         ) {
-            is_the_product(&numbers(n_rows * n_in, of), &numbers(n_out * n_in, of + 0.1), [n_in, n_out]);
+            is_the_product(&numbers(n_rows * n_in, of), &weights(n_out * n_in, of + 0.1), [n_in, n_out]);
         }
     }
 
@@ -907,7 +936,7 @@ mod tests {
     fn long_sums_and_many_rows_are_put_together() {
         // More than one stretch of rows, of inputs, and of both, the last of them shorter.
         for [n_rows, n_in, n_out] in [[600, 768, 33], [3, 4000, 40], [520, 1600, 5]] {
-            let (x, rows) = (numbers(n_rows * n_in, 0.73), numbers(n_out * n_in, 0.37));
+            let (x, rows) = (numbers(n_rows * n_in, 0.73), weights(n_out * n_in, 0.37));
             is_the_product(&x, &rows, [n_in, n_out]);
         }
     }
@@ -968,7 +997,7 @@ mod tests {
         let Some(amx) = Amx::get() else {
             return;
         };
-        // The largest and smallest of three digits, and what is just beyond; as the only weight each is the product with 1.
+        // The largest and smallest of three digits, and what is just beyond; the product with 1 and 0.
         let largest = 8_355_711.0_f32;
         for number in [
             largest,
@@ -981,8 +1010,8 @@ mod tests {
             3e38,
             -1.5e-45,
         ] {
-            let weights = Weights::new(amx, &[number], [1, 1]).expect("one weight loses nothing");
-            let found = weights.linear(&[1.0], None)[0];
+            let weights = Weights::new(amx, &[number; 2], [1, 2]).expect("of one magnitude");
+            let found = weights.linear(&[1.0, 0.0], None)[0];
             let wrong = (found - number).abs();
             assert!(
                 wrong <= number.abs() * 1.2e-7 + 1e-37,

@@ -98,3 +98,38 @@ fn transposed(weights: &[f32], shape: [usize; 2]) -> Vec<f32> {
     }
     turned
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_many_magnitudes_are_multiplied_by_burn() {
+        let place = Place {
+            device: Device::default(),
+            product: Product::Plain,
+            amx: Amx::get(),
+        };
+        // Of whole numbers, so that every product is exact.
+        let (n_in, n_out) = (2000_u16, 3_u16);
+        let mut weights: Vec<f32> = (0..n_in * n_out).map(|i| f32::from(i % 7)).collect();
+        let shape = [usize::from(n_out), usize::from(n_in)];
+        let ordinary = place.linear(&weights, shape, None, DType::F32);
+        assert_eq!(
+            matches!(ordinary, Linear::Digits { .. }),
+            place.amx.is_some()
+        );
+        // Beside the first, fixed point would lose the second.
+        (weights[0], weights[1]) = (1e9, 0.125);
+        let layer = place.linear(&weights, shape, None, DType::F32);
+        assert!(matches!(layer, Linear::Tensors { .. }));
+        let mut x = vec![1.0; usize::from(n_in)];
+        x[0] = 0.0;
+        let x = TensorData::new(x, [1, 1, usize::from(n_in)]);
+        let x = Tensor::from_data(x, (&place.device, DType::F32));
+        let found = layer.forward(x).into_data();
+        let rows = weights.chunks_exact(usize::from(n_in));
+        let expected: Vec<f32> = rows.map(|row| row[1..].iter().sum()).collect();
+        assert_eq!(floats(&found), expected);
+    }
+}
