@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn weights_of_many_magnitudes_are_multiplied_by_burn() {
         let place = Place {
-            device: Device::default(),
+            device: Device::flex(),
             product: Product::Plain,
             amx: Amx::get(),
         };
