@@ -7,11 +7,14 @@
 //! integer matrix multiplication unit").
 //!
 //! Fixed point loses what is small beside its row's largest number. Of rows that lose more than they may two digits are taken, and what lies
-//! behind them as a row of its own; weights that do are not taken.
+//! behind them as a row of its own. Of weights neither outputs nor inputs may lose so much, since an input with small weights may be a large number.
+//! Where they would, inputs are scaled so that the magnitudes of their weights are about the same (as Xiao et al. 2023 do in
+//! quantization); where that is not enough, they are not taken.
 //!
 //! The first two digits take three products. They say which outputs can be the largest, by a bound on what they leave out.
 
 use std::array;
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -21,9 +24,11 @@ pub(crate) const SIDE: usize = 16;
 const DEPTH: usize = 64;
 /// Longest sum that [`Weights::linear`] takes at once: what belongs to 256 rows then fits in the second cache, 2 MB.
 const LONGEST: usize = 1536;
-/// What rows may lose, root mean square, as a share of the mean magnitude of all their numbers but the largest, which may meet a 0. A row loses it whose
-/// largest is thirty to sixty times that mean.
+/// What rows, and of weights columns, may lose, root mean square, as a share of the mean magnitude of all their numbers but the largest, which may meet
+/// a 0. A row loses it whose largest is thirty to sixty times that mean.
 const TOLERATED: f32 = 2e-6;
+/// The smallest scale of inputs, 2⁻⁴⁰.
+const SMALLEST: f32 = 9.094_947e-13;
 /// Steps of the last digit that are one of the first.
 const STEPS: f32 = 65_536.0;
 
@@ -65,6 +70,8 @@ pub(crate) struct Weights {
     amx: Amx,
     n_in: usize,
     n_out: usize,
+    /// What each input is multiplied by, and its weights are divided by; powers of two, if any.
+    scales: Option<Vec<f32>>,
     /// `[n_out / SIDE, n_in / DEPTH]`
     blocks: Vec<Block>,
     /// Of each output, what the first digit counts; 0 behind the last, to whole blocks.
@@ -84,11 +91,29 @@ impl Weights {
         if n_in >= 65_536 {
             return None;
         }
+        let losses = Losses::of(amx, rows, n_in);
+        if losses.are_tolerated() {
+            return Some(Self::of(amx, rows, [n_out, n_in], None));
+        }
+        let scales = losses.scales();
+        let mut rows = rows.to_vec();
+        for row in rows.chunks_exact_mut(n_in) {
+            for (weight, scale) in row.iter_mut().zip(&scales) {
+                *weight /= scale;
+            }
+        }
+        Losses::of(amx, &rows, n_in)
+            .are_tolerated()
+            .then(|| Self::of(amx, &rows, [n_out, n_in], Some(scales)))
+    }
+
+    fn of(amx: Amx, rows: &[f32], [n_out, n_in]: [usize; 2], scales: Option<Vec<f32>>) -> Self {
         let n_blocks = n_in.div_ceil(DEPTH);
         let mut weights = Self {
             amx,
             n_in,
             n_out,
+            scales,
             blocks: vec![Block::ZERO; n_out.div_ceil(SIDE) * n_blocks],
             units: vec![0.0; n_out.next_multiple_of(SIDE)],
             norms: vec![0.0; n_out.next_multiple_of(SIDE)],
@@ -96,12 +121,8 @@ impl Weights {
             behind: 0.0,
         };
         for (output, row) in rows.chunks_exact(n_in).enumerate() {
-            let size = unit::size(amx, row);
-            let scale = Scale::of(size.largest);
+            let scale = Scale::of(unit::size(amx, row).largest);
             let norms = unit::norms(amx, row, scale);
-            if norms.lost > size.tolerated() {
-                return None;
-            }
             weights.units[output] = scale.unit;
             weights.norms[output] = norms.all;
             weights.second = weights.second.max(norms.second / norms.all);
@@ -117,7 +138,17 @@ impl Weights {
                 }
             }
         }
-        Some(weights)
+        weights
+    }
+
+    /// Inputs as these weights take them.
+    fn scaled<'a>(&self, x: &'a [f32]) -> Cow<'a, [f32]> {
+        let Some(scales) = &self.scales else {
+            return Cow::Borrowed(x);
+        };
+        let rows = x.chunks_exact(self.n_in);
+        rows.flat_map(|row| row.iter().zip(scales).map(|(number, scale)| number * scale))
+            .collect()
     }
 
     /// Numbers that are read of each row.
@@ -132,6 +163,7 @@ impl Weights {
 
     /// x · weights + bias: `[m, n_in]` → `[m, n_out]`
     pub(crate) fn linear(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        let x = &*self.scaled(x);
         let n = x.len() / self.n_in * self.n_out;
         let mut sums = Vec::with_capacity(n);
         let n_parts = self.n_in.div_ceil(LONGEST);
@@ -180,19 +212,20 @@ impl Weights {
 
     /// Gives `sink` the products of the first two digits: of all of x's rows, `[m, n_in]`, with all outputs.
     pub(crate) fn coarse_products(&self, x: &[f32], sink: &mut impl Sink) {
-        unit::multiply_coarse(self.amx, self, x, sink);
+        unit::multiply_coarse(self.amx, self, &self.scaled(x), sink);
     }
 
     /// How far a row's product with an output is at most from its coarse product, for each unit of the output's norm: with a
     /// number's two digits, x = x₁ + x₂ + rest, |Σ xw − Σ (x₁w₁ + x₁w₂ + x₂w₁)| ≤ ‖rest of x‖ · ‖w‖ + ‖x₁ + x₂‖ · ‖rest of w‖ + ‖x₂‖ · ‖w₂‖ (Cauchy
     /// and Schwarz), and what is rounded off where sums become f32. ‖x₁ + x₂‖ may be above ‖x‖ by 0.8 %, which the last factor covers.
     pub(crate) fn radius(&self, row: &[f32]) -> f32 {
+        let row = &*self.scaled(row);
         let scale = Scale::of(unit::size(self.amx, row).largest);
         let x = unit::norms(self.amx, row, scale);
         1.01 * (x.behind + x.all * (self.behind + 1e-6) + x.second * self.second)
     }
 
-    /// No less than the norm of each output's weights; 0 behind the last, to a whole tile.
+    /// No less than the norm of each output's weights, inputs being scaled; 0 behind the last, to a whole tile.
     pub(crate) fn norms(&self) -> &[f32] {
         &self.norms
     }
@@ -201,6 +234,7 @@ impl Weights {
     pub(crate) fn product(&self, row: &[f32], output: usize) -> f32 {
         let column = output % SIDE;
         let blocks = self.blocks(output / SIDE, &(0..self.n_in));
+        let row = self.scaled(row);
         let products = row.chunks(DEPTH).zip(blocks).flat_map(|(numbers, block)| {
             numbers.iter().enumerate().map(move |(place, number)| {
                 let place = place / 4 * DEPTH + column * 4 + place % 4;
@@ -222,7 +256,7 @@ impl Weights {
     }
 }
 
-/// How large a row's numbers are.
+/// How large the numbers of a row or column are.
 #[derive(Clone, Copy)]
 struct Size {
     n: usize,
@@ -233,12 +267,79 @@ struct Size {
 }
 
 impl Size {
-    /// Euclidean norm of what the row may lose.
+    /// Mean magnitude of all but the largest, or of the only one.
+    fn mean(self) -> f32 {
+        #[expect(clippy::cast_precision_loss, reason = "a length of rows")]
+        match self.n {
+            1 => self.sum,
+            n => (self.sum - self.largest) / (n - 1) as f32,
+        }
+    }
+
+    /// Euclidean norm of what they may lose.
     fn tolerated(self) -> f32 {
         #[expect(clippy::cast_precision_loss, reason = "a length of rows")]
-        let (n, rest) = (self.n as f32, (self.n - 1).max(1) as f32);
+        let n = self.n as f32;
         // Rows of next to nothing have fewer digits, and lose next to nothing.
-        TOLERATED * n.sqrt() * (self.sum - self.largest) / rest + 1e-30
+        TOLERATED * n.sqrt() * self.mean() + 1e-30
+    }
+}
+
+/// What weights lose as whole numbers of three digits.
+struct Losses {
+    /// Whether each row's is tolerated.
+    of_rows: bool,
+    n_rows: usize,
+    /// Of each column, the largest magnitude,
+    largest: Vec<f32>,
+    /// the sum of magnitudes,
+    sums: Vec<f32>,
+    /// and the sum of what is lost, squared.
+    lost: Vec<f32>,
+}
+
+impl Losses {
+    /// Of `[n_out, n_in]`.
+    fn of(amx: Amx, rows: &[f32], n_in: usize) -> Self {
+        let zeros = || vec![0.0; n_in];
+        let mut losses = Self {
+            of_rows: true,
+            n_rows: rows.len() / n_in,
+            largest: zeros(),
+            sums: zeros(),
+            lost: zeros(),
+        };
+        for row in rows.chunks_exact(n_in) {
+            let size = unit::size(amx, row);
+            let lost = unit::add_losses(amx, row, Scale::of(size.largest), &mut losses);
+            losses.of_rows &= lost.sqrt() <= size.tolerated();
+        }
+        losses
+    }
+
+    fn columns(&self) -> impl Iterator<Item = Size> {
+        let columns = self.largest.iter().zip(&self.sums);
+        columns.map(|(largest, sum)| Size {
+            n: self.n_rows,
+            largest: *largest,
+            sum: *sum,
+        })
+    }
+
+    fn are_tolerated(&self) -> bool {
+        let mut columns = self.columns().zip(&self.lost);
+        self.of_rows && columns.all(|(size, lost)| lost.sqrt() <= size.tolerated())
+    }
+
+    /// Powers of two, 1 at most, by which columns are about as many times smaller than the one of the largest numbers.
+    fn scales(&self) -> Vec<f32> {
+        let largest = self.columns().map(Size::mean).fold(0.0, f32::max);
+        let scale = |mean: f32| match mean / largest {
+            // Its bits but the fraction's are a power of two.
+            share if share > 0.0 => f32::from_bits(share.max(SMALLEST).to_bits() & 0x7f80_0000),
+            _ => 1.0,
+        };
+        self.columns().map(Size::mean).map(scale).collect()
     }
 }
 
@@ -283,10 +384,8 @@ struct Norms {
     all: f32,
     /// their second digits,
     second: f32,
-    /// what lies behind those, of the numbers and of their digits,
+    /// and what lies behind those, of the numbers and of their digits.
     behind: f32,
-    /// and what was rounded off.
-    lost: f32,
 }
 
 /// Zeros behind what is no whole block.
@@ -362,7 +461,8 @@ impl Sink for Added<'_> {
 )]
 mod unit {
     use super::{
-        Amx, Block, DEPTH, LONGEST, Norms, SIDE, STEPS, Scale, Sink, Size, Tile, Weights, padded,
+        Amx, Block, DEPTH, LONGEST, Losses, Norms, SIDE, STEPS, Scale, Sink, Size, Tile, Weights,
+        padded,
     };
     use std::arch::asm;
     use std::arch::x86_64::{
@@ -409,6 +509,12 @@ mod unit {
     pub(super) fn size(_: Amx, row: &[f32]) -> Size {
         // SAFETY: that there is an `Amx` says that there are these instructions.
         unsafe { size_here(row) }
+    }
+
+    /// Adds what a row of weights loses to its columns'; what it loses altogether, squared.
+    pub(super) fn add_losses(_: Amx, row: &[f32], scale: Scale, losses: &mut Losses) -> f32 {
+        // SAFETY: that there is an `Amx` says that there are these instructions.
+        unsafe { add_losses_here(row, scale, losses) }
     }
 
     /// The norms of a row whose numbers are finite.
@@ -469,6 +575,27 @@ mod unit {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    fn add_losses_here(row: &[f32], scale: Scale, losses: &mut Losses) -> f32 {
+        let step = scale.unit / STEPS;
+        let sizes = losses.largest.iter_mut().zip(&mut losses.sums);
+        for (number, (largest, sum)) in row.iter().zip(sizes) {
+            *largest = largest.max(number.abs());
+            *sum += number.abs();
+        }
+        let mut all = [0.0; SIDE];
+        let columns = losses.lost.chunks_mut(SIDE);
+        for (numbers, columns) in row.chunks(SIDE).zip(columns) {
+            for ((number, column), all) in numbers.iter().zip(columns).zip(&mut all) {
+                let steps = number * scale.factor;
+                let lost = ((steps - steps.round_ties_even()) * step).powi(2);
+                *column += lost;
+                *all += lost;
+            }
+        }
+        all.iter().sum()
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     fn behind_here(row: &[f32]) -> Vec<f32> {
         let factor = Scale::of(size_here(row).largest).factor;
         let behind = |number: &f32| {
@@ -482,7 +609,7 @@ mod unit {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     fn norms_here(row: &[f32], scale: Scale) -> Norms {
         let zeros = [0.0_f32; SIDE];
-        let (mut all, mut second, mut behind, mut lost) = (zeros, zeros, zeros, zeros);
+        let (mut all, mut second, mut behind) = (zeros, zeros, zeros);
         for numbers in row.chunks(SIDE) {
             let mut whole = zeros;
             whole[..numbers.len()].copy_from_slice(numbers);
@@ -499,18 +626,16 @@ mod unit {
                 all[place] += (steps.abs() + 1.0).powi(2);
                 second[place] += middle * middle;
                 behind[place] += (low.abs() + rest.abs()).powi(2);
-                lost[place] += rest * rest;
             }
         }
         let norm =
             |squares: [f32; SIDE]| squares.iter().sum::<f32>().sqrt() * 1.001 / STEPS * scale.unit;
-        let [all, second, behind, lost] = [all, second, behind, lost].map(norm);
+        let [all, second, behind] = [all, second, behind].map(norm);
         Norms {
             // More than 0, for what is divided by it.
             all: all + 1e-24,
             second,
             behind,
-            lost,
         }
     }
 
@@ -737,8 +862,8 @@ mod unit {
         };
     }
 
-    /// Adds products to sums. The instructions that do nothing keep tiles' from filling the queue: while the core's other thread is busy, they
-    /// take two thirds of the time that way.
+    /// Adds products to sums. With instructions that do nothing between them, tiles' take two thirds of the time while they are slow, presumably since the
+    /// core's other thread is busy, and they do not fill the queue; BENCHMARKS.md has the figures.
     macro_rules! add {
         ($sums:literal, $rows:literal, $outputs:literal) => {
             concat!(
@@ -831,7 +956,7 @@ mod unit {
 /// There is no AMX.
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod unit {
-    use super::{Amx, DEPTH, Norms, Scale, Sink, Size, Weights};
+    use super::{Amx, DEPTH, Losses, Norms, Scale, Sink, Size, Weights};
     use std::ops::Range;
 
     pub(super) fn is_granted() -> bool {
@@ -839,6 +964,10 @@ mod unit {
     }
 
     pub(super) fn size(_: Amx, _: &[f32]) -> Size {
+        unreachable!("nobody can have an `Amx`")
+    }
+
+    pub(super) fn add_losses(_: Amx, _: &[f32], _: Scale, _: &mut Losses) -> f32 {
         unreachable!("nobody can have an `Amx`")
     }
 
@@ -889,30 +1018,40 @@ mod tests {
         (0..n).map(weight).collect()
     }
 
-    /// Beside f64's, and no further from it than fixed point allows, or a sum in f32.
-    fn is_the_product(x: &[f32], rows: &[f32], [n_in, n_out]: [usize; 2]) {
+    /// Beside f64's, and no further from it than fixed point allows, or a sum in f32, where one input is `times` as large as given, and its weights
+    /// smaller.
+    fn is_the_product(x: &[f32], rows: &[f32], [n_in, n_out]: [usize; 2], times: f32) {
         let Some(amx) = Amx::get() else {
             return;
         };
+        let norms = |rows: &[f32]| -> Vec<f64> {
+            let norm = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+            rows.chunks_exact(n_in)
+                .map(|row| norm(row).sqrt())
+                .collect()
+        };
+        let (norms_in, norms_out) = (norms(x), norms(rows));
+        let with_one = |rows: &[f32], times: f32| {
+            let mut rows = rows.to_vec();
+            for row in rows.chunks_exact_mut(n_in) {
+                row[n_in / 2] *= times;
+            }
+            rows
+        };
+        let (x, rows) = (with_one(x, times), with_one(rows, 1.0 / times));
         let bias = numbers(n_out, 1.3);
-        let weights = Weights::new(amx, rows, [n_out, n_in]).expect("weights of one magnitude");
-        let found = weights.linear(x, Some(&bias));
+        let weights = Weights::new(amx, &rows, [n_out, n_in]).expect("weights of one magnitude");
+        let found = weights.linear(&x, Some(&bias));
         assert_eq!(found.len(), x.len() / n_in * n_out);
         for (place, found) in found.iter().enumerate() {
-            let x = &x[place / n_out * n_in..][..n_in];
-            let w = &rows[place % n_out * n_in..][..n_in];
-            let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
-            let bias = f64::from(bias[place % n_out]);
+            let (row, output) = (place / n_out, place % n_out);
+            let products = x[row * n_in..].iter().zip(&rows[output * n_in..][..n_in]);
+            let products = products.map(|(x, w)| f64::from(*x) * f64::from(*w));
+            let bias = f64::from(bias[output]);
             let expected = products.sum::<f64>() + bias;
-            let norm = |row: &[f32]| {
-                row.iter()
-                    .map(|x| f64::from(*x).powi(2))
-                    .sum::<f64>()
-                    .sqrt()
-            };
             let wrong = (f64::from(*found) - expected).abs();
             assert!(
-                wrong <= (norm(x) * norm(w) + bias.abs()) * 3e-7,
+                wrong <= (norms_in[row] * norms_out[output] + bias.abs()) * 3e-7,
                 "{place}: {found}, not {expected}"
             );
         }
@@ -927,8 +1066,9 @@ mod tests {
             n_in in 2_usize..100,
             n_out in 1_usize..80,
             of in 0.1_f32..3.0,
+            times in prop_oneof![Just(1.0_f32), Just(3e-4), Just(3e4)],
         ) {
-            is_the_product(&numbers(n_rows * n_in, of), &weights(n_out * n_in, of + 0.1), [n_in, n_out]);
+            is_the_product(&numbers(n_rows * n_in, of), &weights(n_out * n_in, of + 0.1), [n_in, n_out], times);
         }
     }
 
@@ -937,7 +1077,7 @@ mod tests {
         // More than one stretch of rows, of inputs, and of both, the last of them shorter.
         for [n_rows, n_in, n_out] in [[600, 768, 33], [3, 4000, 40], [520, 1600, 5]] {
             let (x, rows) = (numbers(n_rows * n_in, 0.73), weights(n_out * n_in, 0.37));
-            is_the_product(&x, &rows, [n_in, n_out]);
+            is_the_product(&x, &rows, [n_in, n_out], 1.0);
         }
     }
 
@@ -1041,7 +1181,7 @@ mod tests {
             x[row * n_in + 1700] = 0.0;
         }
         for (with, without) in with.iter().zip(weights.linear(&x, None)) {
-            assert!((with - without).abs() < 3e-6, "{with}, not {without}");
+            assert!((with - without).abs() < 6e-6, "{with}, not {without}");
         }
         // Weights like that are not taken.
         rows[1700] = 1000.0;

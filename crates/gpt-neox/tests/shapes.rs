@@ -57,6 +57,11 @@ fn tied_embeddings_without_biases_of_attention() {
     check("tied_no_bias");
 }
 
+#[test]
+fn activations_hundreds_of_times_as_large_as_the_others() {
+    check("massive_activations_f16");
+}
+
 fn check(name: &str) {
     for &device in devices() {
         check_on(device, name);

@@ -31,7 +31,7 @@ def config(**changes):
     return GPTNeoXConfig(**(shape | fixed | dict(use_parallel_residual=True, bos_token_id=0, eos_token_id=0) | changes))
 
 
-def drawn(shape, seed):
+def drawn(shape, seed, massive=False):
     torch.manual_seed(seed)
     model = GPTNeoXForCausalLM(shape).eval()
     with torch.no_grad():
@@ -43,6 +43,18 @@ def drawn(shape, seed):
                 weight.copy_(torch.randn_like(weight) * (1.5 / weight.shape[1] ** 0.5))
             else:
                 weight.copy_(spread * torch.randn_like(weight))
+        if massive:
+            # Two dimensions and one neuron are hundreds of times as large as the others, whatever the token, and have small weights, as in
+            # trained models (Sun et al. 2024, "Massive activations in large language models").
+            layer, out = model.gpt_neox.layers[0], model.get_output_embeddings()
+            model.gpt_neox.embed_in.weight[:, [17, 60]] += 500 * torch.tensor([1, -1])
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm, model.gpt_neox.final_layer_norm):
+                norm.bias.mul_(0.01)
+            for linear in (layer.attention.query_key_value, layer.mlp.dense_h_to_4h, out):
+                linear.weight.mul_(70)
+                linear.weight[:, [17, 60]] *= 1e-4
+            layer.mlp.dense_h_to_4h.bias[5] = 200
+            layer.mlp.dense_4h_to_h.weight[:, 5] *= 0.01
         tokens = torch.randint(0, shape.vocab_size, (8, K + L))
         out = model.get_output_embeddings()
         out.weight[0].mul_(2)  # so that token 0 is met
@@ -120,3 +132,4 @@ save("rotary_of_80_bin_f16", drawn(config(hidden_size=160, num_attention_heads=2
 save("rotary_half_bin_sharded", drawn(config(rotary=0.5), 5), "bin", shards=3)
 save("old_bin_bf16", drawn(config(num_hidden_layers=3), 6), "old bin", dtype=torch.bfloat16, published=True)
 save("tied_no_bias", drawn(config(tie_word_embeddings=True, attention_bias=False), 7), "safetensors")
+save("massive_activations_f16", drawn(config(hidden_size=96, num_hidden_layers=1, intermediate_size=96), 8, massive=True), "safetensors", dtype=torch.float16, published=True)
