@@ -1,30 +1,42 @@
 //! Who works on which unit: workers, their signs of life, and their claims, as files in the output folder.
 //!
-//! Nothing here needs file locks or clocks that agree, so that it holds on a network file system: a claim is a file that only
-//! one process can create, and a sign of life is the time that the file server gives to a file that was just written.
-//! Should two processes claim the same unit all the same, because one was taken for dead, both write equal bytes under a
-//! hidden name and rename them: no harm is done but the double work.
+//! Nothing here needs file locks or clocks that agree, so that it holds on a network file system. A claim is
+//! a file that only one process can create. A sign of life is a change of a worker's record: its age is told
+//! by the file server's clock, or, where that cannot be trusted, by how long this process has seen no change.
+//! Should two processes claim the same unit all the same, because one was taken for dead, both write equal
+//! bytes under a hidden name and rename them: no harm is done but the double work.
 
-use crate::tables::{PARTIAL, write_atomically};
+use crate::files;
+use crate::mark::Mark;
+use crate::process::{self, machine, start_of};
+use crate::tables::{PARTIAL, prefix, verdict_folders, write_atomically};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The folder of all that stands here, in the output folder; hidden, so that no reader takes it for a table.
 pub(crate) const FOLDER: &str = ".sweep";
 
 /// A worker writes its record anew so often …
 const BEAT: Duration = Duration::from_secs(2);
-/// … and is taken for dead after so long without, in seconds.
+/// … and its claims are void after so long without, in seconds.
 const EXPIRY: u64 = 60;
+/// What a worker has left is removed after so long, unless the kernel knows that it is gone: one that slept
+/// goes on from there.
+const GONE: Duration = Duration::from_hours(24);
+/// A record that is so much newer than now was written by another clock.
+const TOLERANCE: Duration = Duration::from_secs(2);
 /// A record is padded to so many bytes, so that writing it again never makes it shorter.
 const RECORD: usize = 2048;
+/// No record, claim or message of a failure is longer.
+const LONGEST: u64 = 1 << 20;
 
 /// What a worker says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,6 +51,12 @@ pub(crate) struct Record {
     started: Option<u64>,
     /// Seconds without a sign of life after which its claims are void.
     pub(crate) expires_after: u64,
+    /// The fingerprint of the run it works on.
+    #[serde(default)]
+    pub(crate) run: String,
+    /// Whether it has made sure that no other run is at work here.
+    #[serde(default)]
+    pub(crate) entered: bool,
     pub(crate) work: Work,
 }
 
@@ -57,6 +75,16 @@ pub(crate) struct Work {
     pub(crate) working_on: String,
 }
 
+/// How much is known of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Alive,
+    /// It gives no sign of life: its claims are void. It may be asleep.
+    Silent,
+    /// It is known to be gone, or has been silent for a day.
+    Gone,
+}
+
 /// This process, as others see it. Its record is gone when it is dropped.
 pub(crate) struct Worker {
     folder: PathBuf,
@@ -67,39 +95,37 @@ pub(crate) struct Worker {
 /// The right to work on a unit, given up when it is dropped.
 pub(crate) struct Claim {
     path: PathBuf,
+    id: String,
 }
 
 impl Worker {
-    /// Makes this process known in the output folder `out`; what dead workers have left there is removed when no other is
-    /// alive.
+    /// Makes this process known in the output folder `out`, as one that works on the run of a fingerprint.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be written.
-    pub(crate) fn register(out: &Path, work: Work) -> Result<Self> {
+    /// When the folder cannot be written, or the system starts no thread.
+    pub(crate) fn register(out: &Path, run: String, work: Work) -> Result<Self> {
         let folder = out.join(FOLDER);
-        let host = host();
         let pid = std::process::id();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default().as_nanos();
         let record = Record {
-            id: format!("{host}-{pid}-{now:x}"),
-            host,
+            id: process::ID.clone(),
+            host: process::host(),
             pid,
             machine: machine(),
             started: start_of(pid),
             expires_after: EXPIRY,
+            run,
+            entered: false,
             work,
         };
         let path = record_path(&folder, &record.id);
         fs::create_dir_all(folder.join("workers"))
             .and_then(|()| write_record(&path, &record))
             .with_context(|| format!("writing `{}`", path.display()))?;
-        remove_leftovers(out, &record.id)?;
         let record = Arc::new(Mutex::new(record));
         let (end, ended) = channel();
         let beating = Arc::clone(&record);
-        let thread = std::thread::spawn(move || {
+        let beat = move || {
             while ended.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
                 let record = lock(&beating).clone();
                 if let Err(error) = write_record(&path, &record) {
@@ -108,12 +134,32 @@ impl Worker {
             }
             // Whoever finds none takes its owner for dead, which it then is.
             let _ = fs::remove_file(&path);
-        });
+        };
+        let thread = std::thread::Builder::new()
+            .name("beat".to_owned())
+            .spawn(beat);
+        let thread = thread.inspect_err(|_| {
+            // No thread removes it.
+            let _ = fs::remove_file(record_path(&folder, &process::ID));
+            remove_empty_folders(&folder);
+        })?;
         Ok(Self {
             folder,
             record,
             beat: Some((end, thread)),
         })
+    }
+
+    /// Says to others that this process has made sure that no other run is at work here.
+    ///
+    /// # Errors
+    ///
+    /// When its record cannot be written.
+    pub(crate) fn enter(&self) -> Result<()> {
+        let mut record = lock(&self.record);
+        record.entered = true;
+        let path = record_path(&self.folder, &record.id);
+        write_record(&path, &record).with_context(|| format!("writing `{}`", path.display()))
     }
 
     /// Notes what was done; others see it at the next sign of life.
@@ -132,8 +178,11 @@ impl Worker {
             loop {
                 match create(&path) {
                     Ok(mut file) => {
-                        let claim = Claim { path: path.clone() };
-                        file.write_all(lock(&self.record).id.as_bytes())?;
+                        let claim = Claim {
+                            path: path.clone(),
+                            id: lock(&self.record).id.clone(),
+                        };
+                        file.write_all(claim.id.as_bytes())?;
                         let _ = fs::remove_file(failure_path(&self.folder, part));
                         return Ok(Some(claim));
                     }
@@ -163,7 +212,7 @@ impl Worker {
         let path = failure_path(&self.folder, part);
         let write =
             |file: &mut std::io::BufWriter<&mut File>| Ok(file.write_all(message.as_bytes())?);
-        if let Err(error) = write_atomically(&path, write) {
+        if let Err(error) = write_atomically(&path, Mark::Hidden, write) {
             tracing::warn!("{error:#}");
         }
     }
@@ -182,20 +231,32 @@ impl Drop for Worker {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // It may be another's by now: who sleeps too long loses it.
+        if files::read(&self.path, LONGEST).is_ok_and(|id| id == self.id.as_bytes()) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
-/// The records of all workers that the output folder `out` knows of, and whether each is alive.
-pub(crate) fn workers(out: &Path) -> Vec<(Record, bool)> {
+/// The records of all workers that the output folder `out` knows of, and how much is known of each.
+pub(crate) fn workers(out: &Path) -> Vec<(Record, Life)> {
     let folder = out.join(FOLDER);
     let entries = fs::read_dir(folder.join("workers")).into_iter().flatten();
     let records = entries.flatten().filter_map(|entry| {
         let record = read_record(&entry.path())?;
-        let alive = is_alive(&folder, &record);
-        Some((record, alive))
+        let life = life(&folder, &record);
+        Some((record, life))
     });
     records.collect()
+}
+
+/// The workers that are at work in `out` besides this process: those that live, and those asleep that the
+/// kernel still knows.
+pub(crate) fn others(out: &Path) -> Vec<Record> {
+    let others = workers(out).into_iter().filter(|(record, life)| {
+        record.id != *process::ID && (*life == Life::Alive || known_here(record) == Some(true))
+    });
+    others.map(|(record, _)| record).collect()
 }
 
 /// The claims on parts of the folder `part`, below the verdicts of the output folder `out`: file name, and whether the claim
@@ -219,10 +280,64 @@ pub(crate) fn failures(out: &Path, checkpoint: &Path) -> Vec<(String, String)> {
     entries
         .filter_map(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let message = fs::read_to_string(entry.path()).ok()?;
+            let message = files::read_text(&entry.path(), LONGEST).ok()?;
             (!name.starts_with('.')).then_some((name, message))
         })
         .collect()
+}
+
+/// Removes what workers have left that are gone: claims, files half written, records. Nobody else's are touched.
+pub(crate) fn remove_leftovers(out: &Path) {
+    let folder = out.join(FOLDER);
+    let gone: Vec<Record> = workers(out)
+        .into_iter()
+        .filter(|(record, life)| record.id != *process::ID && *life == Life::Gone)
+        .map(|(record, _)| record)
+        .collect();
+    if gone.is_empty() {
+        return;
+    }
+    remove_claims_of(&folder.join("claims"), &gone);
+    let partial = |name: &str| {
+        let rest = name.strip_prefix(PARTIAL)?;
+        let id = |record: &&Record| {
+            rest.strip_prefix(record.id.as_str())
+                .is_some_and(|rest| rest.starts_with('-'))
+        };
+        gone.iter().find(id)
+    };
+    let folders = [out.to_owned(), folder.clone()].into_iter();
+    for folder in folders.chain(verdict_folders(out)) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if partial(&entry.file_name().to_string_lossy()).is_some() {
+                let path = entry.path();
+                tracing::info!("removing `{}`, left by a dead worker", path.display());
+                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                let _ = if is_folder {
+                    fs::remove_dir_all(&path)
+                } else {
+                    fs::remove_file(&path)
+                };
+            }
+        }
+    }
+    for record in gone {
+        let _ = fs::remove_file(record_path(&folder, &record.id));
+    }
+}
+
+fn remove_claims_of(folder: &Path, gone: &[Record]) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_claims_of(&path, gone);
+            continue;
+        }
+        let holder = files::read(&path, LONGEST).unwrap_or_default();
+        if gone.iter().any(|record| record.id.as_bytes() == holder) {
+            let _ = fs::remove_file(&path);
+        }
+    }
 }
 
 fn record_path(folder: &Path, id: &str) -> PathBuf {
@@ -239,12 +354,14 @@ fn failure_path(folder: &Path, part: &Path) -> PathBuf {
 
 /// Creates a file that is not there, and the folders it needs.
 fn create(path: &Path) -> std::io::Result<File> {
-    match File::create_new(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-            File::create_new(path)
+    loop {
+        match File::create_new(path) {
+            // A worker that ends removes empty folders.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+            }
+            other => return other,
         }
-        other => other,
     }
 }
 
@@ -262,7 +379,7 @@ fn write_record(path: &Path, record: &Record) -> std::io::Result<()> {
 }
 
 fn read_record(path: &Path) -> Option<Record> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    serde_json::from_slice(&files::read(path, LONGEST).ok()?).ok()
 }
 
 /// Who has a claim.
@@ -274,38 +391,57 @@ enum Holder {
 }
 
 fn holder(folder: &Path, claim: &Path) -> Holder {
-    let mut id = String::new();
     // Opened anew, so that a network file system asks its server.
-    let Ok(mut file) = File::open(claim) else {
+    let Ok(id) = files::read(claim, LONGEST) else {
         return Holder::None;
     };
-    let alive = if file.read_to_string(&mut id).is_err() || id.is_empty() {
+    let id = String::from_utf8_lossy(&id);
+    let alive = if id.is_empty() {
         // Its owner has created it and not yet written its name, or died between the two.
-        age(folder, claim).is_some_and(|age| age < Duration::from_secs(EXPIRY))
+        let expiry = Duration::from_secs(EXPIRY);
+        silence(folder, claim).is_some_and(|silence| silence < expiry)
     } else {
         let record = read_record(&record_path(folder, &id));
-        record.is_some_and(|record| is_alive(folder, &record))
+        record.is_some_and(|record| life(folder, &record) == Life::Alive)
     };
     if alive { Holder::Alive } else { Holder::Dead }
 }
 
-fn is_alive(folder: &Path, record: &Record) -> bool {
+/// Whether the kernel of this machine knows the process; nothing where it cannot tell.
+fn known_here(record: &Record) -> Option<bool> {
     let here = record.machine.is_some() && record.machine == machine();
-    if here && record.started.is_some() && start_of(record.pid) != record.started {
-        return false;
-    }
-    let expiry = Duration::from_secs(record.expires_after);
-    let age = age(folder, &record_path(folder, &record.id));
-    age.is_some_and(|age| age < expiry)
+    (here && record.started.is_some()).then(|| start_of(record.pid) == record.started)
 }
 
-/// How long ago a file was written, by the clock that stamps files in this folder.
-fn age(folder: &Path, path: &Path) -> Option<Duration> {
-    let written = File::open(path).ok()?.metadata().ok()?.modified().ok()?;
+fn life(folder: &Path, record: &Record) -> Life {
+    let known = known_here(record);
+    if known == Some(false) {
+        return Life::Gone;
+    }
+    let Some(silence) = silence(folder, &record_path(folder, &record.id)) else {
+        return Life::Gone;
+    };
+    if silence < Duration::from_secs(record.expires_after) {
+        Life::Alive
+    } else if silence < GONE || known == Some(true) {
+        Life::Silent
+    } else {
+        Life::Gone
+    }
+}
+
+/// When files were seen to change, by this process' own clock.
+static SEEN: LazyLock<Mutex<HashMap<PathBuf, (SystemTime, Instant)>>> =
+    LazyLock::new(Mutex::default);
+
+/// How long ago a file was written: by the clock that stamps files in this folder, or, where the file was stamped
+/// by another one that is ahead, since this process has seen no change.
+fn silence(folder: &Path, path: &Path) -> Option<Duration> {
+    let written = fs::metadata(path).ok()?.modified().ok()?;
     // Named like all that may be left by the killed: a network file system has no files without names.
     let mut named = tempfile::Builder::new();
     let now = named
-        .prefix(PARTIAL)
+        .prefix(&prefix())
         .tempfile_in(folder)
         .and_then(|mut file| {
             file.write_all(b"\n")?;
@@ -313,82 +449,27 @@ fn age(folder: &Path, path: &Path) -> Option<Duration> {
         });
     // A folder that cannot be written is looked at by the clock there is.
     let now = now.unwrap_or_else(|_| SystemTime::now());
-    Some(now.duration_since(written).unwrap_or_default())
-}
-
-/// Removes records and claims of the dead and files half written, when no worker but `id` is alive. One that registers just
-/// now begins its files after this one's record was written, and keeps them.
-fn remove_leftovers(out: &Path, id: &str) -> Result<()> {
-    let folder = out.join(FOLDER);
-    let others = workers(out);
-    if others
-        .iter()
-        .any(|(record, alive)| *alive && record.id != id)
-    {
-        return Ok(());
+    if written <= now + TOLERANCE {
+        return Some(now.duration_since(written).unwrap_or_default());
     }
-    let registered = fs::metadata(record_path(&folder, id))?.modified()?;
-    for (record, _) in others.iter().filter(|(record, _)| record.id != id) {
-        let _ = fs::remove_file(record_path(&folder, &record.id));
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = seen
+        .entry(path.to_owned())
+        .or_insert((written, Instant::now()));
+    if known.0 != written {
+        *known = (written, Instant::now());
     }
-    let mut folders = vec![out.to_owned()];
-    while let Some(folder_of) = folders.pop() {
-        for entry in fs::read_dir(&folder_of).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                folders.push(path);
-                continue;
-            }
-            let is_claim = path.starts_with(folder.join("claims"));
-            let is_partial = entry.file_name().to_string_lossy().starts_with(PARTIAL);
-            let is_older = || Some(entry.metadata().ok()?.modified().ok()? < registered);
-            if (is_claim || is_partial) && is_older() == Some(true) {
-                tracing::info!("removing `{}`, left by a dead worker", path.display());
-                let _ = fs::remove_file(&path);
-            }
-        }
-    }
-    Ok(())
+    Some(known.1.elapsed())
 }
 
 /// Removes `folder` and those in it, as far as no file is in them.
-fn remove_empty_folders(folder: &Path) {
+pub(crate) fn remove_empty_folders(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_empty_folders(&entry.path());
         }
     }
     let _ = fs::remove_dir(folder);
-}
-
-fn host() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = name.or_else(|| std::env::var("HOSTNAME").ok());
-    let name = name.unwrap_or_default();
-    let fits = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let name: String = name.trim().chars().filter(fits).collect();
-    if name.is_empty() {
-        "host".to_owned()
-    } else {
-        name
-    }
-}
-
-/// Where the kernel can be asked: the machine's boot and this process's space of process ids (proc(5), namespaces(7)).
-fn machine() -> Option<String> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let space = fs::read_link("/proc/self/ns/pid").ok()?;
-    Some(format!("{} {}", boot.trim(), space.display()))
-}
-
-/// When the process of this id was started, in the kernel's ticks; nothing where there is none (proc(5), `stat`, field 22).
-fn start_of(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field, the program's name, is in brackets and may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    // A zombie works on nothing.
-    (!matches!(state, "Z" | "X")).then(|| fields.nth(18)?.parse().ok())?
 }
 
 fn lock(record: &Mutex<Record>) -> std::sync::MutexGuard<'_, Record> {

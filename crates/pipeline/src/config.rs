@@ -14,6 +14,7 @@ pub(crate) use keys::KEYS;
 pub(crate) use selection::{Sample, Selection};
 
 use crate::corpora::OrderSource;
+use crate::files;
 use crate::hub::{Absent, HubPath};
 use crate::judges::{JudgeChoice, Measure};
 use crate::learning_rate::Schedule;
@@ -23,12 +24,15 @@ use run_file::{ProbeTable, RunFile};
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use training_order::{BatchPosition, Split};
 
 /// Margins that f32 cannot tell from a tie, in logits: implementations differ by a few 10⁻⁵.
 const NEAR_TIE: f32 = 1e-4;
+
+/// Checkpoints of all models of a run together; each is a folder to open, a file of a dataset and a row of each
+/// summary.
+pub(crate) const MOST_CHECKPOINTS: usize = 100_000;
 
 /// A run as the stages see it: nothing later reads the run file or a flag again.
 #[derive(Clone, Debug, Serialize)]
@@ -59,9 +63,9 @@ pub(crate) struct Run {
     /// The SHA-256 of every input, where the run file is a `run.json`.
     #[serde(skip)]
     pub(crate) recorded: BTreeMap<PathBuf, String>,
-    /// What the run names on the hub and the cache does not hold.
+    /// What the run names on the hub and the cache does not hold, by the path that stands for it.
     #[serde(skip)]
-    pub(crate) absent: Vec<Absent>,
+    pub(crate) absent: BTreeMap<PathBuf, Absent>,
     /// What the user should know and need not mend.
     #[serde(skip)]
     pub(crate) warnings: Vec<String>,
@@ -306,7 +310,7 @@ impl Run {
             file: path.to_owned(),
             problems,
         };
-        let text = fs::read_to_string(path)
+        let text = files::read_text(path, files::TEXT)
             .map_err(|error| failed(vec![format!("it cannot be read: {error}")]))?;
         let file = std::path::absolute(path)
             .map_err(|error| failed(vec![format!("its folder has no absolute path: {error}")]))?;
@@ -351,7 +355,7 @@ impl Run {
 
     /// What is not in the hub's cache of that which a path stands for.
     pub(crate) fn absent(&self, path: &Path) -> Option<&Absent> {
-        self.absent.iter().find(|absent| absent.path == path)
+        self.absent.get(path)
     }
 
     /// The models probed with the corpus of that name.
@@ -367,7 +371,7 @@ struct Problems {
     /// What keeps it from being run.
     all: Vec<String>,
     warnings: Vec<String>,
-    absent: Vec<Absent>,
+    absent: BTreeMap<PathBuf, Absent>,
     /// The folder that its paths are relative to.
     folder: PathBuf,
 }
@@ -386,7 +390,7 @@ impl Problems {
                 Ok(path) => return path,
                 Err(absent) => {
                     let path = absent.path.clone();
-                    self.absent.push(absent);
+                    self.absent.insert(path.clone(), absent);
                     return path;
                 }
             },
@@ -402,7 +406,8 @@ impl Problems {
         lo: T,
         hi: T,
     ) -> T {
-        if value < lo || hi < value {
+        // Neither does what is not a number.
+        if !(lo <= value && value <= hi) {
             self.add(place, format_args!("{value} is not in {lo} … {hi}"));
             return lo;
         }
@@ -457,7 +462,7 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
     let mut problems = Problems {
         all: Vec::new(),
         warnings: Vec::new(),
-        absent: Vec::new(),
+        absent: BTreeMap::new(),
         folder: folder.to_owned(),
     };
     let registry = Suite::load().map_err(|error| vec![format!("{error:#}")])?;
@@ -514,7 +519,19 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
     }
     for corpus in &corpora {
         corpus::check_contrast(corpus, &models, &mut problems);
+        let parts = format!("{}-contrast", corpus.name);
+        if corpus.contrast.is_some() && corpora.iter().any(|other| other.name == parts) {
+            problems.add(
+                &format!("corpus `{parts}`: name"),
+                format_args!(
+                    "the parts of the contrast of `{}` are called so: rename one of the two",
+                    corpus.name
+                ),
+            );
+        }
     }
+    let n_checkpoints: usize = models.iter().map(|model| model.checkpoints.len()).sum();
+    problems.within("model.checkpoints", n_checkpoints, 0, MOST_CHECKPOINTS);
 
     match (devices.first().copied(), precision) {
         (Some(device), Some(precision)) if problems.all.is_empty() => Ok(Run {
@@ -570,7 +587,7 @@ pub(crate) fn device_kind(device: DeviceChoice) -> String {
 }
 
 /// The path from the root, with `.` and `..` resolved by name alone, so that messages are short.
-fn absolute(path: &Path) -> PathBuf {
+pub(crate) fn absolute(path: &Path) -> PathBuf {
     use std::path::Component;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     path.components()

@@ -1,9 +1,10 @@
 //! What a user sees of a failure, and the exit code that scripts see.
 
 use crate::config::ConfigError;
+use crate::terminal::clean;
 use anyhow::{Result, anyhow};
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -66,11 +67,42 @@ pub(crate) fn without_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }));
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let panic = panicked();
+        if is_of_threads(&panic) {
+            return Err(too_few_threads(&panic));
+        }
         Err(failed(
-            format_args!("this program has a mistake: {}", panicked()),
+            format_args!("this program has a mistake: {panic}"),
             "please report it, with the command, the run file and the log in the output folder",
         ))
     })
+}
+
+/// Starts the threads that all work shares, then does it: a library that finds none would panic.
+///
+/// # Errors
+///
+/// Those of `work`, and when the system starts no threads.
+pub(crate) fn with_threads<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    rayon::ThreadPoolBuilder::new()
+        .build_global()
+        .map_err(|error| too_few_threads(&error.to_string()))?;
+    work()
+}
+
+/// Whether a panic is a library's way to say that it could start no thread (`pthread_create(3)`, EAGAIN).
+fn is_of_threads(panic: &str) -> bool {
+    ["spawn thread", "could not spawn", "ThreadPoolBuildError"]
+        .iter()
+        .any(|word| panic.contains(word))
+        || panic.contains("Resource temporarily unavailable")
+}
+
+fn too_few_threads(why: &str) -> anyhow::Error {
+    failed(
+        format_args!("the system lets this process start no more threads: {why}"),
+        "raise the limit of processes (`ulimit -u`), or ask for fewer threads: `RAYON_NUM_THREADS=1 POLARS_MAX_THREADS=1`",
+    )
 }
 
 /// What `work` gives; an error where a library panics in it, as some do on damaged input.
@@ -89,7 +121,7 @@ fn panicked() -> String {
 
 /// The cure of an error, where some link of its chain knows one.
 pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|link| {
+    let known = error.chain().find_map(|link| {
         None.or_else(|| Some(link.downcast_ref::<Curable>()?.hint.clone()))
             .or_else(|| link.downcast_ref::<training_order::OpenError>()?.hint())
             .or_else(|| link.downcast_ref::<training_order::ReadError>()?.hint())
@@ -97,7 +129,39 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| link.downcast_ref::<gpt_neox::LoadError>()?.hint())
             .or_else(|| link.downcast_ref::<gpt_neox::JudgeError>()?.hint())
             .or_else(|| link.downcast_ref::<gpt_neox::DeviceError>()?.hint())
-    })
+    });
+    // Whatever was being done: the system says what is short.
+    of_system(error).map(str::to_owned).or(known)
+}
+
+/// The cure of an error that the system gave and that says nothing of the file: too many are open, this user may
+/// not read it, or the disk is full.
+pub(crate) fn of_system(error: &anyhow::Error) -> Option<&'static str> {
+    error
+        .chain()
+        .find_map(|link| hint_of_system(link.downcast_ref::<std::io::Error>()?))
+}
+
+/// The cure of what the system refuses, where that is the same whatever was being done.
+fn hint_of_system(error: &std::io::Error) -> Option<&'static str> {
+    // errno(3) on Linux and the BSDs.
+    const TOO_MANY_IN_SYSTEM: i32 = 23;
+    const TOO_MANY_IN_PROCESS: i32 = 24;
+    if let Some(TOO_MANY_IN_PROCESS | TOO_MANY_IN_SYSTEM) = error.raw_os_error() {
+        return Some("too many files are open at once: raise the limit with `ulimit -n`");
+    }
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            Some("this user may not: change the permissions, or run the program as another user")
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(
+            "make room on the disk, then give the same command again: what is finished is kept",
+        ),
+        ErrorKind::ReadOnlyFilesystem => {
+            Some("the disk is mounted read-only: name a folder elsewhere")
+        }
+        _ => None,
+    }
 }
 
 /// Writes the error and its cure to stderr and gives the exit code.
@@ -112,9 +176,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     }
     let mut stderr = std::io::stderr().lock();
     // Nothing is left to tell a user whose stderr is gone.
-    let _ = writeln!(stderr, "error: {error:#}");
+    let _ = writeln!(stderr, "error: {}", clean(&format!("{error:#}")));
     if let Some(hint) = hint(error) {
-        let _ = writeln!(stderr, "\nhint: {hint}");
+        let _ = writeln!(stderr, "\nhint: {}", clean(&hint));
     }
     ExitCode::from(exit_code(error))
 }

@@ -1,6 +1,7 @@
 //! Content fingerprints: what a result depends on, in a few bytes.
 
 use crate::failure;
+use crate::files::{self, Identity};
 use crate::hub;
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -8,6 +9,7 @@ use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Files up to this size are hashed whole, …
 const WHOLE: u64 = N_BLOCKS * BLOCK;
@@ -31,6 +33,9 @@ pub(crate) struct FileFingerprint {
     /// SHA-256 of the whole file, where that is another one and was asked for; nothing depends on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) full_sha256: Option<String>,
+    /// Which file that was, so that what is read later is what was hashed.
+    #[serde(skip)]
+    identity: Identity,
 }
 
 impl FileFingerprint {
@@ -40,32 +45,55 @@ impl FileFingerprint {
     ///
     /// When it cannot be read, or all of it was read, its hash is known and another one.
     pub(crate) fn of(path: &Path, full_hash: bool) -> Result<Self> {
+        Self::counted(path, full_hash, &AtomicU64::new(0))
+    }
+
+    /// How many bytes of the file at `path` are read for its fingerprint; 0 where there is none.
+    pub(crate) fn cost(path: &Path, full_hash: bool) -> u64 {
+        let bytes = path.metadata().map_or(0, |metadata| metadata.len());
+        match (is_whole(path, bytes), full_hash) {
+            (true, _) => bytes,
+            (false, false) => WHOLE,
+            (false, true) => WHOLE + bytes,
+        }
+    }
+
+    /// The same, with the bytes counted that were read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::of`].
+    pub(crate) fn counted(path: &Path, full_hash: bool, n_read: &AtomicU64) -> Result<Self> {
         let read = || -> Result<Self> {
-            let mut file = File::open(path)?;
-            let bytes = file.metadata()?.len();
-            let ending = path.extension().and_then(|ending| ending.to_str());
-            let whole = bytes <= WHOLE || ending.is_some_and(|e| ALWAYS_WHOLE.contains(&e));
+            let mut file = files::open(path)?;
+            let metadata = file.metadata()?;
+            let identity = Identity::of(&metadata);
+            let bytes = metadata.len();
+            let whole = is_whole(path, bytes);
             let mut hash = Sha256::new();
             if whole {
-                hash_range(&mut file, bytes, &mut hash)?;
+                hash_range(&mut file, bytes, &mut hash, n_read)?;
             } else {
                 for block in 0..N_BLOCKS {
                     file.seek(SeekFrom::Start(block_start(block, bytes)))?;
-                    hash_range(&mut file, BLOCK, &mut hash)?;
+                    hash_range(&mut file, BLOCK, &mut hash, n_read)?;
                 }
             }
             let full_sha256 = (full_hash && !whole).then(|| -> Result<String> {
                 let mut hash = Sha256::new();
                 file.rewind()?;
-                hash_range(&mut file, bytes, &mut hash)?;
+                hash_range(&mut file, bytes, &mut hash, n_read)?;
                 Ok(hex(&hash.finalize()))
             });
+            // It may have been written to while it was read.
+            identity.hold(path)?;
             Ok(Self {
                 path: path.to_owned(),
                 bytes,
                 sha256: hex(&hash.finalize()),
                 whole,
                 full_sha256: full_sha256.transpose()?,
+                identity,
             })
         };
         let found =
@@ -82,6 +110,20 @@ impl FileFingerprint {
             )),
             _ => Ok(found),
         }
+    }
+
+    /// Refuses a file that is not the one any more whose fingerprint this is.
+    ///
+    /// # Errors
+    ///
+    /// When it is another one, or was written to.
+    pub(crate) fn hold(&self) -> Result<()> {
+        self.identity.hold(&self.path).map_err(|error| {
+            failure::failed(
+                format_args!("{error:#}"),
+                "another program writes the file: let it finish, then give the same command again",
+            )
+        })
     }
 }
 
@@ -101,7 +143,13 @@ pub(crate) fn of_values(values: &impl Serialize) -> Result<String> {
     Ok(hex(&Sha256::digest(serde_json::to_vec(values)?)))
 }
 
-fn hash_range(file: &mut File, n_bytes: u64, hash: &mut Sha256) -> Result<()> {
+/// Whether a file is hashed whole.
+fn is_whole(path: &Path, bytes: u64) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    bytes <= WHOLE || ending.is_some_and(|ending| ALWAYS_WHOLE.contains(&ending))
+}
+
+fn hash_range(file: &mut File, n_bytes: u64, hash: &mut Sha256, n_read: &AtomicU64) -> Result<()> {
     let mut buffer = vec![0; 1 << 16];
     let mut range = file.take(n_bytes);
     loop {
@@ -110,6 +158,7 @@ fn hash_range(file: &mut File, n_bytes: u64, hash: &mut Sha256) -> Result<()> {
             return Ok(());
         }
         hash.update(&buffer[..n]);
+        n_read.fetch_add(n as u64, Ordering::Relaxed);
     }
 }
 

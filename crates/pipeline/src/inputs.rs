@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use training_order::TrainingOrder;
 
+/// What the tables of foreign verdicts are called; a number follows.
+pub(crate) const FOREIGN: &str = "foreign verdicts";
+
 /// What the stages need of the inputs, opened once.
 pub(crate) struct Inputs {
     /// By the corpus' name.
@@ -86,6 +89,54 @@ impl Inputs {
         let key = (model.to_owned(), checkpoint);
         let files = self.checkpoint_files.get(&key);
         files.map(|files| weights_of(files)).transpose()
+    }
+
+    /// The files of each corpus, checkpoint, list and table of foreign verdicts, by what they are.
+    pub(crate) fn by_name(&self) -> impl Iterator<Item = (String, &[FileFingerprint])> {
+        let corpora = self.corpus_files.iter();
+        let corpora = corpora.map(|(name, files)| (format!("corpus `{name}`"), files.as_slice()));
+        let checkpoints = self.checkpoint_files.iter().map(|((model, steps), files)| {
+            (
+                format!("model `{model}` at checkpoint {steps}"),
+                files.as_slice(),
+            )
+        });
+        let lists = self.list_files.iter().map(|(name, file)| {
+            (
+                format!("list of corpus `{name}`"),
+                std::slice::from_ref(file),
+            )
+        });
+        let foreign = self.foreign_files.iter().enumerate();
+        let foreign = foreign
+            .map(|(number, file)| (format!("{FOREIGN} {number}"), std::slice::from_ref(file)));
+        corpora.chain(checkpoints).chain(lists).chain(foreign)
+    }
+
+    /// Refuses inputs that are not those any more whose fingerprints were taken.
+    ///
+    /// # Errors
+    ///
+    /// When a file was exchanged or written to.
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        self.files().try_for_each(FileFingerprint::hold)?;
+        for order in self.orders.values() {
+            order.check_unchanged()?;
+        }
+        Ok(())
+    }
+
+    /// The same for the files of one checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// When one was exchanged or written to.
+    pub(crate) fn check_checkpoint(&self, model: &str, checkpoint: u32) -> Result<()> {
+        let files = self.checkpoint_files.get(&(model.to_owned(), checkpoint));
+        files
+            .into_iter()
+            .flatten()
+            .try_for_each(FileFingerprint::hold)
     }
 
     /// Every file with its fingerprint, for the record.
@@ -172,8 +223,8 @@ pub(crate) fn open(run: &Run, look: Look) -> Result<Inputs> {
         }
     }
     if asks_models {
+        let sets = stages::probe_sets(run);
         for model in &run.models {
-            let sets = stages::probe_sets(run);
             let asked = sets.iter().filter(|set| set.model.name == model.name);
             let largest = asked.filter_map(|set| *largest_tokens.get(&set.corpus.name)?);
             let largest = largest.max();
@@ -203,6 +254,10 @@ pub(crate) fn open(run: &Run, look: Look) -> Result<Inputs> {
         reads_verdicts: depth != Depth::Corpora,
     };
     let inputs = fingerprints(run, corpora, list_lengths, unusable, hashing)?;
+    // What was opened is what was hashed.
+    for order in inputs.orders.values() {
+        order.check_unchanged()?;
+    }
     check_weights(run, &inputs)?;
     Ok(inputs)
 }
@@ -214,23 +269,28 @@ fn absent(
     unusable: &mut BTreeMap<(String, u32), String>,
 ) -> Vec<anyhow::Error> {
     let of_corpora: Vec<&Path> = run.corpora.iter().flat_map(Corpus::paths).collect();
-    let absent = run.absent.iter().filter(|absent| {
+    let absent = run.absent.values().filter(|absent| {
         look.depth == Depth::Headers || of_corpora.contains(&absent.path.as_path())
     });
+    let checkpoints = run.models.iter().flat_map(|model| {
+        let checkpoints = model.checkpoints.iter();
+        checkpoints.map(move |checkpoint| {
+            (
+                checkpoint.folder.as_path(),
+                (model.name.clone(), checkpoint.steps),
+            )
+        })
+    });
+    let checkpoints: BTreeMap<&Path, (String, u32)> = checkpoints.collect();
     let mut problems = Vec::new();
     for absent in absent {
         let error = failure::failed(
             format_args!("`{}` is not in the hub's cache", absent.url),
             format_args!("fetch it: `{}`", absent.command),
         );
-        let models = run.models.iter().flat_map(|model| {
-            let checkpoints = model.checkpoints.iter();
-            checkpoints.map(|checkpoint| (model.name.clone(), checkpoint))
-        });
-        let mut checkpoint = models.filter(|(_, checkpoint)| checkpoint.folder == absent.path);
-        match checkpoint.next() {
-            Some((model, checkpoint)) if look.keep_going => {
-                unusable.insert((model, checkpoint.steps), error.to_string());
+        match checkpoints.get(absent.path.as_path()) {
+            Some(checkpoint) if look.keep_going => {
+                unusable.insert(checkpoint.clone(), error.to_string());
             }
             _ => problems.push(error),
         }
@@ -240,7 +300,8 @@ fn absent(
 
 /// The corpus and, when everything was read, its largest token id.
 fn open_corpus(corpus: &Corpus, depth: Depth) -> Result<(OpenCorpus, Option<u32>)> {
-    let open = corpora::open(corpus)?;
+    let what = format!("opening the corpus `{}`", corpus.name);
+    let open = progress::during(&what, None, |_| corpora::open(corpus))?;
     let mut largest = None;
     if depth == Depth::Everything {
         let checked = open.order.check();
@@ -388,36 +449,67 @@ fn fingerprints(
 }
 
 fn all_of(paths: &[PathBuf], full_hash: bool) -> Result<Vec<FileFingerprint>> {
-    paths
-        .par_iter()
-        .map(|path| FileFingerprint::of(path, full_hash))
-        .collect()
+    let total = paths
+        .iter()
+        .map(|path| FileFingerprint::cost(path, full_hash))
+        .sum();
+    let what = match paths {
+        [] => return Ok(Vec::new()),
+        [path, ..] => format!("hashing `{}` and the files with it", path.display()),
+    };
+    progress::during(&what, Some(total), |n_read| {
+        let files = paths.par_iter();
+        files
+            .map(|path| FileFingerprint::counted(path, full_hash, n_read))
+            .collect()
+    })
 }
 
-/// Refuses a model of which two checkpoints have the same weights, save those that the registry knows to be equal.
+/// Refuses two checkpoints with the same weights, of one model or of two, save those that the registry knows to be
+/// equal, and the first weights of models that were begun alike.
 fn check_weights(run: &Run, inputs: &Inputs) -> Result<()> {
-    let mut problems = Vec::new();
+    const CURE: &str = "at least one of them is not what its name says: `pipeline audit` compares all, tensor by tensor; leave the wrong ones out of `model.checkpoints`";
+    let mut holders: BTreeMap<String, Vec<(&Model, Vec<u32>)>> = BTreeMap::new();
     for model in &run.models {
-        let mut holders: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for checkpoint in &model.checkpoints {
-            if let Some(weights) = inputs.weights(&model.name, checkpoint.steps)? {
-                holders.entry(weights).or_default().push(checkpoint.steps);
+            let Some(weights) = inputs.weights(&model.name, checkpoint.steps)? else {
+                continue;
+            };
+            let holders = holders.entry(weights).or_default();
+            match holders.last_mut() {
+                Some((last, steps)) if last.name == model.name => steps.push(checkpoint.steps),
+                _ => holders.push((model, vec![checkpoint.steps])),
             }
         }
-        for equal in holders.into_values().filter(|equal| equal.len() > 1) {
-            let steps: Vec<String> = equal.iter().map(u32::to_string).collect();
-            let steps = steps.join(", ");
-            if model.knows_equal(&equal) {
-                progress::say(&format!(
-                    "warning: the checkpoints {steps} of `{}` have the same weights, as the suite knows",
-                    model.name
-                ));
+    }
+    let mut problems = Vec::new();
+    for holders in holders.into_values() {
+        for (model, steps) in holders.iter().filter(|(_, steps)| steps.len() > 1) {
+            let what = format!(
+                "the checkpoints {} of `{}` have the same weights",
+                list(steps),
+                model.name
+            );
+            if model.knows_equal(steps) {
+                progress::say(&format!("warning: {what}, as the suite knows"));
             } else {
-                problems.push(failure::failed(
-                    format_args!("the checkpoints {steps} of `{}` have the same weights", model.name),
-                    "at least one of them is not what its name says: `pipeline audit` compares all, tensor by tensor; leave the wrong ones out of `model.checkpoints`",
-                ));
+                problems.push(failure::failed(what, CURE));
             }
+        }
+        if holders.len() < 2 {
+            continue;
+        }
+        let names = holders
+            .iter()
+            .map(|(model, steps)| format!("`{}` at checkpoint {}", model.name, list(steps)));
+        let what = format!(
+            "the models {} have the same weights",
+            names.collect::<Vec<_>>().join(" and ")
+        );
+        if holders.iter().all(|(_, steps)| steps == &[0]) {
+            progress::say(&format!("warning: {what}: they were begun alike"));
+        } else {
+            problems.push(failure::failed(what, CURE));
         }
     }
     if problems.is_empty() {
@@ -425,6 +517,11 @@ fn check_weights(run: &Run, inputs: &Inputs) -> Result<()> {
     } else {
         Err(all(problems))
     }
+}
+
+fn list(steps: &[u32]) -> String {
+    let steps: Vec<String> = steps.iter().map(u32::to_string).collect();
+    steps.join(", ")
 }
 
 /// One error that says them all; a lone one keeps its type, and with it its hint.

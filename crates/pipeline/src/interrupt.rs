@@ -52,13 +52,19 @@ impl Stop {
     }
 
     /// Asks for an end when stdin ends: when whoever started this process is gone or wants it.
-    pub(crate) fn with_stdin(&self) {
+    ///
+    /// # Errors
+    ///
+    /// When the system starts no thread.
+    pub(crate) fn with_stdin(&self) -> Result<()> {
         let stop = self.clone();
-        std::thread::spawn(move || {
+        let read = move || {
             let mut nothing = [0];
             while !matches!(std::io::stdin().read(&mut nothing), Ok(0) | Err(_)) {}
             stop.ask();
-        });
+        };
+        std::thread::Builder::new().spawn(read)?;
+        Ok(())
     }
 
     /// Whether work should end.

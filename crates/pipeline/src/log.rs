@@ -1,5 +1,7 @@
 //! What happens, line by line: to stderr, beside the progress bar, and to a file in the output folder.
 
+use crate::mark::LOG;
+use crate::process;
 use crate::progress;
 use anyhow::{Context, Result};
 use std::fmt::{self, Write as _};
@@ -70,11 +72,13 @@ pub(crate) fn begin(flag: Option<Verbosity>) {
 pub(crate) fn to_folder(out: &Path) -> Result<()> {
     let folder = out.join(FOLDER);
     let now = Moment::now().0;
-    let name = format!("{}-{}.log", now.replace([':', '-'], ""), std::process::id());
+    let name = format!("{}-{}.log", now.replace([':', '-'], ""), *process::ID);
     let path = folder.join(name);
     let open = || {
         fs::create_dir_all(&folder)?;
-        File::options().create(true).append(true).open(&path)
+        let mut file = File::options().create_new(true).append(true).open(&path)?;
+        writeln!(file, "{LOG}{}", env!("CARGO_PKG_VERSION"))?;
+        std::io::Result::Ok(file)
     };
     let file = open().with_context(|| format!("writing `{}`", path.display()))?;
     FILE.get_or_init(|| file);

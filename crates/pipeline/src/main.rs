@@ -7,7 +7,9 @@ mod cli;
 mod commands;
 mod config;
 mod corpora;
+mod description;
 mod failure;
+mod files;
 mod fingerprint;
 mod hub;
 mod inputs;
@@ -17,11 +19,15 @@ mod learning_rate;
 mod lists;
 mod log;
 mod manifest;
+mod mark;
+mod output;
+mod process;
 mod progress;
 mod shard;
 mod stages;
 mod suite;
 mod tables;
+mod terminal;
 mod text;
 
 use clap::Parser;
@@ -31,7 +37,7 @@ fn main() -> ExitCode {
     gpt_neox::device::keep_freed_memory();
     let cli = cli::Cli::parse();
     log::begin(cli.log);
-    match failure::without_panic(|| commands::execute(cli)) {
+    match failure::without_panic(|| failure::with_threads(|| commands::execute(cli))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }

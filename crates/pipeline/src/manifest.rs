@@ -1,17 +1,20 @@
 //! `run.json`: everything the tables depend on, and how the run went.
 
 use crate::config::{Run, Source};
+use crate::description::Description;
+use crate::files;
 use crate::fingerprint::FileFingerprint;
 use crate::inputs::Inputs;
 use crate::judges::Recheck;
-use crate::tables::{VERDICTS, write_atomically};
+use crate::mark::Mark;
+use crate::tables::{Staged, VERDICTS, stage, write_atomically};
 use anyhow::Result;
 use gpt_neox::DeviceChoice;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 /// The file's name in the output folder.
@@ -37,6 +40,8 @@ pub(crate) struct Manifest<'a> {
     /// The same as resolved: every key, absolute paths, overrides applied.
     run: &'a Run,
     inputs: Vec<&'a FileFingerprint>,
+    /// Names, lengths and hashes of the inputs, by what they are, wherever they lie.
+    contents: Value,
     device: String,
     /// Products in f32 were put together on the CPU's matrix unit.
     amx: bool,
@@ -74,7 +79,7 @@ struct Program {
 
 impl<'a> Manifest<'a> {
     /// The manifest of a run that begins.
-    pub(crate) fn new(run: &'a Run, inputs: &'a Inputs) -> Self {
+    pub(crate) fn new(run: &'a Run, inputs: &'a Inputs, description: &Description) -> Self {
         Self {
             status: Status::Unfinished,
             program: Program {
@@ -86,6 +91,7 @@ impl<'a> Manifest<'a> {
             run_file: &run.source,
             run,
             inputs: inputs.files().collect(),
+            contents: description.contents().clone(),
             device: run.device.to_string(),
             amx: run.device == DeviceChoice::Cpu && gpt_neox::device::has_amx(),
             precision: run.precision.to_string(),
@@ -122,45 +128,51 @@ impl<'a> Manifest<'a> {
         self.seconds.insert(stage, seconds);
     }
 
-    /// Notes that every stage asked for is done.
-    pub(crate) fn finish(&mut self) {
-        self.status = Status::Finished;
+    /// The text of the file.
+    ///
+    /// # Errors
+    ///
+    /// When a value has no JSON form.
+    pub(crate) fn text(&self) -> Result<Vec<u8>> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        Ok(text)
     }
 
-    /// Writes `run.json` unless that of the same run is there already, begun by another shard or finished.
+    /// Writes `run.json` to the output folder where there is none: the record of an earlier run stays until this
+    /// one is finished.
     ///
     /// # Errors
     ///
     /// When the folder cannot be written.
-    pub(crate) fn write_if_other(&self) -> Result<()> {
+    pub(crate) fn begin(&self) -> Result<()> {
         let path = self.run.out.join(FILE);
-        let there = fs::read(path).ok();
-        let there = there.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-        let ours = serde_json::to_value(self)?;
-        let same = |key: &str| there.as_ref().and_then(|there| there.get(key)) == ours.get(key);
-        if same("run") && same("inputs") {
+        if path.symlink_metadata().is_ok() {
             return Ok(());
         }
-        self.write()
+        write_atomically(&path, Mark::Record, |file| {
+            Ok(file.write_all(&self.text()?)?)
+        })
     }
 
-    /// Writes `run.json` to the output folder.
+    /// Writes the record of a finished run, which waits to take its place with the tables.
     ///
     /// # Errors
     ///
     /// When the folder cannot be written.
-    pub(crate) fn write(&self) -> Result<()> {
-        write_atomically(&self.run.out.join(FILE), |file| {
-            serde_json::to_writer_pretty(&mut *file, self)?;
-            Ok(writeln!(file)?)
-        })
+    pub(crate) fn finish(mut self) -> Result<Staged> {
+        self.status = Status::Finished;
+        let path = self.run.out.join(FILE);
+        let write = |file: &mut BufWriter<&mut File>| Ok(file.write_all(&self.text()?)?);
+        Ok(stage(&path, Mark::Record, write)?.1)
     }
 }
 
 /// Probes decided in a second by the finished run whose `run.json` lies at `path`, where it was on the same device and in
 /// the same precision as `run`.
 pub(crate) fn measured_speed(path: &Path, run: &Run) -> Option<f64> {
-    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&files::read(path, files::TEXT).ok()?).ok()?;
     let number = |value: &serde_json::Value| value.as_f64();
     let same = manifest["status"] == "finished"
         && manifest["device"] == run.device.to_string()

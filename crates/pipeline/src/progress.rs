@@ -1,10 +1,15 @@
 //! Progress on stderr: one bar a stage on a terminal, one plain line a finished part elsewhere.
 
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use crate::terminal::clean;
+use indicatif::{
+    HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// The bar on the screen: lines are written above it.
@@ -32,14 +37,22 @@ impl Progress {
         };
         let bar = ProgressBar::with_draw_target(Some(n_sequences), target);
         let template =
-            "{prefix:>5} [{bar:28}] {human_pos}/{human_len} sequences, {speed}, {eta} left  {msg}";
+            "{prefix:>5} [{bar:28}] {human_pos}/{human_len} sequences, {speed}, {left} left  {msg}";
         let style =
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let speed = |state: &ProgressState, to: &mut dyn fmt::Write| {
             // indicatif's own has four decimals.
             let _ = write!(to, "{:.0}/s", state.per_sec());
         };
-        bar.set_style(style.with_key("speed", speed).progress_chars("=> "));
+        let left = |state: &ProgressState, to: &mut dyn fmt::Write| {
+            // Before the first one is counted there is no telling.
+            let _ = match state.eta() {
+                Duration::ZERO if state.len() != Some(state.pos()) => write!(to, "–"),
+                left => write!(to, "{:#}", HumanDuration(left)),
+            };
+        };
+        let style = style.with_key("speed", speed).with_key("left", left);
+        bar.set_style(style.progress_chars("=> "));
         bar.set_prefix(stage);
         bar.enable_steady_tick(Duration::from_millis(200));
         *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
@@ -136,7 +149,7 @@ impl Progress {
             self.stage
         );
         // Progress is a courtesy: a closed stderr must not end the run.
-        let _ = writeln!(std::io::stderr(), "{line}");
+        let _ = writeln!(std::io::stderr(), "{}", clean(&line));
     }
 
     /// Ends the stage; its time.
@@ -146,12 +159,52 @@ impl Progress {
     }
 }
 
+/// When work without a bar is first spoken of, …
+const SILENCE: Duration = Duration::from_secs(2);
+/// … and how often after that.
+const REMINDER: Duration = Duration::from_secs(10);
+
+/// Does work that has no bar; says what it is where it takes long. `work` counts what it has done of `total`, where
+/// that is known.
+pub(crate) fn during<T>(what: &str, total: Option<u64>, work: impl FnOnce(&AtomicU64) -> T) -> T {
+    let done = AtomicU64::new(0);
+    let began = Instant::now();
+    let (end, ended) = channel::<()>();
+    thread::scope(|scope| {
+        let (done, began) = (&done, &began);
+        let watch = move || {
+            let mut patience = SILENCE;
+            while ended.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                patience = REMINDER;
+                say(&format!(
+                    "{what}{}, {} s",
+                    share(done, total),
+                    began.elapsed().as_secs()
+                ));
+            }
+        };
+        // Where no thread can be had, the work is done in silence.
+        let _ = thread::Builder::new().spawn_scoped(scope, watch);
+        let result = work(done);
+        drop(end);
+        result
+    })
+}
+
+fn share(done: &AtomicU64, total: Option<u64>) -> String {
+    let Some(total) = total.filter(|total| *total > 0) else {
+        return String::new();
+    };
+    let percent = u128::from(done.load(Ordering::Relaxed)) * 100 / u128::from(total);
+    format!(": {percent} %")
+}
+
 /// Says a line of its own, above the bar where there is one.
 pub(crate) fn say(line: &str) {
     let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
     // A courtesy, too.
     let write = || {
-        let _ = writeln!(std::io::stderr(), "{line}");
+        let _ = writeln!(std::io::stderr(), "{}", clean(line));
     };
     match shown {
         Some(bar) if !bar.is_finished() => bar.suspend(write),

@@ -36,7 +36,10 @@ impl Shard {
         let last = variable("SLURM_ARRAY_TASK_MAX")?;
         let id = variable("SLURM_ARRAY_TASK_ID")?;
         let of = variable("SLURM_ARRAY_TASK_COUNT")?;
-        if last.checked_sub(first).is_none_or(|width| width + 1 != of)
+        if last
+            .checked_sub(first)
+            .and_then(|width| width.checked_add(1))
+            != Some(of)
             || !(first..=last).contains(&id)
         {
             return Err(format!(

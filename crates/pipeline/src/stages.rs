@@ -2,7 +2,7 @@
 
 mod analyse;
 mod cuts;
-mod export;
+pub(crate) mod export;
 mod join;
 mod plan;
 mod planned;

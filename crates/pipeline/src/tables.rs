@@ -8,17 +8,22 @@ mod checksum;
 mod parquet_file;
 mod row_reader;
 mod slices;
+mod staged;
 
-pub(crate) use checksum::{KEY as CHECKSUM, verify};
+pub(crate) use checksum::{KEY as CHECKSUM, is_ours, verify};
 pub(crate) use parquet_file::{
-    BatchWriter, Footer, FrameWriter, PARTIAL, column_names, read_any, read_frame, read_metadata,
-    write_atomically,
+    BatchWriter, Footer, FrameWriter, column_names, read_any, read_metadata, read_own,
 };
 pub(crate) use row_reader::{RowReader, only_text};
 pub(crate) use slices::Slices;
+pub(crate) use staged::{
+    PARTIAL, Pending, Staged, StagedDataset, parts, prefix, remove_with_empty_folders, stage,
+    write_atomically,
+};
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -560,6 +565,20 @@ pub(crate) const QUANTILES: Table = Table {
     ],
     sorted_by: &["model", "corpus", "checkpoint", "poisson_quantile", "count"],
 };
+
+/// The folders of the output folder `out` where parts of verdicts lie.
+pub(crate) fn verdict_folders(out: &Path) -> Vec<PathBuf> {
+    let folder = out.join(VERDICTS.name);
+    let named = |folder: &Path, key: &str| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let wanted = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(key));
+        wanted.map(|entry| entry.path()).collect()
+    };
+    let models = named(&folder, "model=").into_iter();
+    models
+        .flat_map(|model| named(&model, "checkpoint="))
+        .collect()
+}
 
 /// Where `memorization` lies when it is too large for one file.
 pub(crate) fn memorization_folder(out: &Path) -> PathBuf {

@@ -1,8 +1,15 @@
 //! `pipeline analyse`: the statistics anew, from the table `memorization` alone.
 
-use crate::config::{Overrides, Run};
-use crate::stages::{self, ANALYSED, Conclusion};
+use super::run::enter;
+use crate::claims::Work;
+use crate::config::{Analysis, Overrides, Run, absolute};
+use crate::description::Description;
+use crate::output;
+use crate::stages::{self, ANALYSED, Analysed, Conclusion};
+use crate::tables::Pending;
+use crate::terminal;
 use anyhow::Result;
+use serde_json::json;
 use std::io::Write;
 use std::path::Path;
 
@@ -16,7 +23,7 @@ pub(crate) fn analyse(path: &Path, out: Option<&Path>) -> Result<()> {
     let (folder, analysed) = if is_run_file {
         let run = Run::load(path, &Overrides::default())?;
         let folder = out.map_or_else(|| run.out.clone(), Path::to_owned);
-        let analysed = stages::analyse(&run.out, &folder, Some(&run.analysis))?;
+        let analysed = write(&run.out, &folder, Some(&run.analysis))?;
         (folder, analysed)
     } else {
         let beside = if path.is_dir() {
@@ -25,16 +32,29 @@ pub(crate) fn analyse(path: &Path, out: Option<&Path>) -> Result<()> {
             path.parent().unwrap_or(Path::new(""))
         };
         let folder = out.unwrap_or(beside).to_owned();
-        let analysed = stages::analyse(path, &folder, None)?;
+        let analysed = write(path, &folder, None)?;
         (folder, analysed)
     };
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = terminal::stdout();
     show(&mut stdout, &analysed.conclusions)?;
     writeln!(stdout)?;
     for table in ANALYSED {
         writeln!(stdout, "{}", folder.join(table.path).display())?;
     }
     Ok(())
+}
+
+/// Analyses the table at `source` and writes to the folder `out`, as the only one there.
+fn write(source: &Path, out: &Path, analysis: Option<&Analysis>) -> Result<Analysed> {
+    let out = absolute(out);
+    output::admit_analysis(source, &out)?;
+    let record = json!({"run": {"analysis": analysis, "analysed": absolute(source)}});
+    let text = serde_json::to_vec(&record)?;
+    let output = enter(&out, Description::of_record(&record), text, Work::default())?;
+    let mut pending = Pending::default();
+    let analysed = stages::analyse(source, &out, analysis, &mut pending)?;
+    pending.land(&|| output.check())?;
+    Ok(analysed)
 }
 
 /// Writes the answer for each model, at its last checkpoint.

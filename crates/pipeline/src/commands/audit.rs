@@ -5,7 +5,9 @@ use super::columns::write_columns;
 use crate::audit::{Audit, audit};
 use crate::config::{Overrides, Run};
 use crate::failure;
+use crate::terminal;
 use anyhow::Result;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -18,14 +20,35 @@ pub(crate) fn run(file: &Path) -> Result<()> {
     let run = Run::load(file, &Overrides::default())?;
     check::warn(&run);
     check::warn_absent(&run);
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::stdout();
     let mut n_problems = 0;
+    // By the hash of all tensors: the first that has them.
+    let mut holders: BTreeMap<String, (&str, u32)> = BTreeMap::new();
     for (number, model) in run.models.iter().enumerate() {
         let checkpoints: Vec<(u32, &Path)> = model
             .present(&run)
             .map(|checkpoint| (checkpoint.steps, checkpoint.folder.as_path()))
             .collect();
-        let found = audit(model, &checkpoints)?;
+        let mut found = audit(model, &checkpoints)?;
+        for audited in &found.checkpoints {
+            let Some(tensors) = &audited.tensors else {
+                continue;
+            };
+            let holder = (model.name.as_str(), audited.steps);
+            let (name, steps) = *holders.entry(tensors.clone()).or_insert(holder);
+            if name == model.name {
+                continue;
+            }
+            let what = format!(
+                "checkpoint {} has the weights of `{name}` at checkpoint {steps}",
+                audited.steps
+            );
+            if (audited.steps, steps) == (0, 0) {
+                found.notes.push(format!("{what}: they were begun alike"));
+            } else {
+                found.problems.push(what);
+            }
+        }
         if number > 0 {
             writeln!(out)?;
         }

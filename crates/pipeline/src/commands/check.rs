@@ -2,7 +2,9 @@
 
 use crate::config::{Overrides, Run};
 use crate::inputs::{self, Depth, Inputs, Look};
+use crate::output;
 use crate::progress;
+use crate::terminal;
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanCount};
 use std::io::Write;
@@ -18,7 +20,7 @@ pub(super) fn warn(run: &Run) {
 
 /// Says what the run names on the hub and the cache does not hold.
 pub(super) fn warn_absent(run: &Run) {
-    for absent in &run.absent {
+    for absent in run.absent.values() {
         progress::say(&format!(
             "warning: `{}` is not in the hub's cache; this fetches it: {}",
             absent.url, absent.command
@@ -34,9 +36,10 @@ pub(super) fn warn_absent(run: &Run) {
 pub(crate) fn check(file: &Path, full_hash: bool) -> Result<()> {
     let run = Run::load(file, &Overrides::default())?;
     warn(&run);
+    output::admit(&run, true)?;
     let inputs = inputs::open(&run, Look::at(Depth::Everything, full_hash))?;
     warn_absent(&run);
-    show(&mut std::io::stdout().lock(), &run, &inputs)
+    show(&mut terminal::stdout(), &run, &inputs)
 }
 
 /// Writes what was found.
@@ -83,7 +86,10 @@ pub(super) fn show(out: &mut impl Write, run: &Run, inputs: &Inputs) -> Result<(
         if run.absent.is_empty() {
             String::new()
         } else {
-            format!("; {} yet to fetch", run.absent.len())
+            format!(
+                "; {} yet to fetch, without which `run` does not begin",
+                run.absent.len()
+            )
         }
     )?;
     Ok(())

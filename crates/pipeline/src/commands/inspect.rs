@@ -6,6 +6,7 @@ use super::mini_run_file;
 use crate::cli::{InspectOptions, Inspected};
 use crate::config::{Corpus, Overrides, Run};
 use crate::corpora::{self, OpenCorpus};
+use crate::terminal;
 use crate::{failure, text};
 use anyhow::Result;
 use std::collections::HashSet;
@@ -31,7 +32,7 @@ pub(crate) fn inspect(options: &InspectOptions) -> Result<()> {
         order,
         tokenizer,
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::stdout();
     match &options.what {
         Inspected::Sequence { training_index } => {
             let index = viewer.sequence(*training_index)?;
@@ -41,7 +42,7 @@ pub(crate) fn inspect(options: &InspectOptions) -> Result<()> {
         Inspected::Batch { step, steps, save } => {
             let indices = viewer.batches(*step, steps.as_ref())?;
             if let Some(path) = save {
-                save::save(path, &viewer.order, indices)?;
+                save::save(path, &run, &viewer.order, indices)?;
                 return Ok(writeln!(out, "{}", path.display())?);
             }
             writeln!(out, "order: {source}")?;

@@ -2,13 +2,18 @@
 
 use super::check;
 use super::columns::write_columns;
+use super::run::enter;
+use crate::claims::Work;
 use crate::cli::PlanOptions;
 use crate::config::{Overrides, Run};
+use crate::description::Description;
 use crate::inputs::{self, Depth, Inputs, Look};
-use crate::manifest;
+use crate::manifest::{self, Manifest};
+use crate::output;
 use crate::progress;
-use crate::stages::{self, CorpusSurvey, ModelSurvey, Trend};
-use crate::tables::{EXPOSURES_BY_STEP, POSITIONS};
+use crate::stages::{self, CorpusSurvey, ModelSurvey, Trend, export};
+use crate::tables::{EXPOSURES_BY_STEP, POSITIONS, Pending};
+use crate::terminal;
 use anyhow::{Result, ensure};
 use gpt_neox::DeviceChoice;
 use indicatif::{HumanBytes, HumanCount};
@@ -32,11 +37,21 @@ pub(crate) fn plan(file: &Path, options: &PlanOptions) -> Result<()> {
     };
     let run = Run::load(file, &overrides)?;
     check::warn(&run);
+    output::admit(&run, true)?;
+    if let Some(path) = export_tokens {
+        export::check_place(&run, path)?;
+    }
     let inputs = inputs::open(&run, Look::at(Depth::Corpora, false))?;
+    output::admit(&run, true)?;
     check::warn_absent(&run);
     // Read before the stage could replace what it stands beside.
     let speed = Speed::of(&run, *probes_per_second)?;
-    stages::plan(&run, &inputs)?;
+    let description = Description::of(&run, &inputs)?;
+    let record = Manifest::new(&run, &inputs, &description).text()?;
+    let output = enter(&run.out, description, record, Work::default())?;
+    let mut pending = Pending::default();
+    stages::plan(&run, &inputs, &mut pending)?;
+    pending.land(&|| output.check())?;
     let mut written = vec![
         run.out.join(POSITIONS.path),
         run.out.join(EXPOSURES_BY_STEP.path),
@@ -45,7 +60,7 @@ pub(crate) fn plan(file: &Path, options: &PlanOptions) -> Result<()> {
         stages::export_tokens(&run, &inputs, path)?;
         written.push(std::path::absolute(path)?);
     }
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = terminal::stdout();
     show(&mut stdout, &run, &inputs, &speed)?;
     writeln!(stdout)?;
     for path in written {

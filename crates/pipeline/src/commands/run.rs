@@ -2,23 +2,28 @@
 
 use super::plan::{self, Speed};
 use super::{analyse, check};
-use crate::claims::{self, Work, Worker};
+use crate::claims::Work;
 use crate::cli::{RunOptions, Stage};
 use crate::config::{Overrides, Run};
+use crate::description::Description;
 use crate::failure;
 use crate::inputs::{self, Depth, Inputs, Look};
 use crate::interrupt::Stop;
 use crate::judges::Recheck;
 use crate::log::{self, Verbosity};
 use crate::manifest::{self, Manifest};
+use crate::mark;
+use crate::output::{self, Output};
 use crate::progress;
 use crate::stages::{self, ANALYSED, Analysed, How, Rates};
-use crate::tables::{EXPOSURES_BY_STEP, MEMORIZATION, POSITIONS, VERDICTS, memorization_folder};
-use anyhow::{Context, Result};
+use crate::tables::{
+    EXPOSURES_BY_STEP, MEMORIZATION, POSITIONS, Pending, VERDICTS, memorization_folder, parts,
+};
+use crate::terminal;
+use anyhow::Result;
 use indicatif::HumanCount;
-use std::fs;
-use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Runs the run file at `file`.
@@ -36,7 +41,7 @@ pub(crate) fn run(file: &Path, options: &RunOptions, log: Option<Verbosity>) -> 
     let run = Run::load(file, &overrides)?;
     let is_worker = options.worker.is_some();
     if is_worker {
-        stop.with_stdin();
+        stop.with_stdin()?;
     } else {
         check::warn(&run);
     }
@@ -44,6 +49,8 @@ pub(crate) fn run(file: &Path, options: &RunOptions, log: Option<Verbosity>) -> 
         return dry_run(&run, options.full_hash);
     }
     let wanted = wanted(options)?;
+    let plans = wanted.contains(&Stage::Plan);
+    output::admit(&run, plans)?;
     let look = Look {
         device: wanted.contains(&Stage::Probe),
         keep_going: options.keep_going,
@@ -51,39 +58,29 @@ pub(crate) fn run(file: &Path, options: &RunOptions, log: Option<Verbosity>) -> 
     };
     let inputs = inputs::open(&run, look)?;
     compare(&run, &inputs)?;
-    if options.fresh {
-        discard(&run)?;
+    // Opening may have taken a while.
+    output::admit(&run, plans)?;
+    let description = Description::of(&run, &inputs)?;
+    let mut manifest = Manifest::new(&run, &inputs, &description);
+    let work = Work {
+        device: run.device.to_string(),
+        shard: options.shard.map(|shard| shard.to_string()),
+        ..Work::default()
+    };
+    if !options.fresh {
+        refuse_conflicts(&run.out, &description)?;
     }
-    let unwritable = |error: anyhow::Error| {
-        failure::failed(
-            format_args!(
-                "the output folder `{}` cannot be written: {error:#}",
-                run.out.display()
-            ),
-            "name another folder with `--out`, or in the run file",
-        )
-    };
-    // Before anything is written: what belongs to no living worker is removed by the next one.
-    let record = Worker::register(
-        &run.out,
-        Work {
-            device: run.device.to_string(),
-            shard: options.shard.map(|shard| shard.to_string()),
-            ..Work::default()
-        },
-    )
-    .map_err(unwritable)?;
-    let mut manifest = Manifest::new(&run, &inputs);
-    let begun = if is_worker || options.shard.is_some() {
-        manifest.write_if_other()
-    } else {
-        manifest.write()
-    };
-    begun
+    let output = enter(&run.out, description.clone(), manifest.text()?, work)?;
+    if options.fresh {
+        output::discard(&run.out)?;
+    }
+    refuse_conflicts(&run.out, &description)?;
+    manifest
+        .begin()
         .and_then(|()| log::to_folder(&run.out))
-        .map_err(unwritable)?;
+        .map_err(|error| unwritable(&run.out, &error))?;
     let how = How {
-        record,
+        output,
         file: run.source.path.clone(),
         shard: options.shard,
         worker: options.worker,
@@ -100,20 +97,79 @@ pub(crate) fn run(file: &Path, options: &RunOptions, log: Option<Verbosity>) -> 
         how.shard
             .map_or_else(|| "all".to_owned(), |shard| shard.to_string()),
     );
-    let analysed = run_stages(&run, &inputs, &wanted, &how, &mut manifest)?;
-    if is_worker || options.shard.is_some() {
+    let mut pending = Pending::default();
+    let analysed = run_stages(&run, &inputs, &wanted, &how, &mut manifest, &mut pending)?;
+    inputs.check_unchanged()?;
+    let shares = is_worker || options.shard.is_some();
+    if !shares {
+        pending.add(manifest.finish()?)?;
+    }
+    pending.land(&|| how.output.check())?;
+    if let (Some(shard), false) = (how.shard, is_worker) {
+        progress::say(&format!(
+            "shard {shard} is finished; when all are: `pipeline run {} --only join`, then the same with `--only analyse`",
+            file.display()
+        ));
+    }
+    analysed.map_or(Ok(()), |analysed| show(&run, &analysed))
+}
+
+/// Enters the output folder; what keeps it from being written to has its cure.
+///
+/// # Errors
+///
+/// When processes of another run are at work there, or it cannot be written to.
+pub(super) fn enter(
+    out: &Path,
+    description: Description,
+    text: Vec<u8>,
+    work: Work,
+) -> Result<Output> {
+    Output::enter(out, description, text, work).map_err(|error| {
+        if failure::hint(&error).is_some() {
+            return error;
+        }
+        unwritable(out, &error)
+    })
+}
+
+fn unwritable(out: &Path, error: &anyhow::Error) -> anyhow::Error {
+    failure::failed(
+        format_args!(
+            "the output folder `{}` cannot be written: {error:#}",
+            out.display()
+        ),
+        "name another folder with `--out`, or in the run file",
+    )
+}
+
+/// Refuses a folder with verdicts that this run cannot go on from, and says in what they differ.
+fn refuse_conflicts(out: &Path, description: &Description) -> Result<()> {
+    let Some(record) = mark::read_record(&out.join(manifest::FILE)) else {
+        return Ok(());
+    };
+    if parts(&stages::verdicts_folder(out)).is_empty() {
         return Ok(());
     }
-    manifest.finish();
-    manifest.write()?;
-    analysed.map_or(Ok(()), |analysed| show(&run, &analysed))
+    let conflicts = description.conflicts(&Description::of_record(&record));
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    Err(failure::failed(
+        format_args!(
+            "what lies in the output folder `{}` was made by another run: {}",
+            out.display(),
+            conflicts.join("; ")
+        ),
+        "discard the old output with `--fresh`, or name another folder with `--out`",
+    ))
 }
 
 /// Says what `check` and `plan` say.
 fn dry_run(run: &Run, full_hash: bool) -> Result<()> {
     let inputs = inputs::open(run, Look::at(Depth::Everything, full_hash))?;
     check::warn_absent(run);
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::stdout();
     check::show(&mut out, run, &inputs)?;
     writeln!(out)?;
     plan::show(&mut out, run, &inputs, &Speed::of(run, None)?)
@@ -158,23 +214,24 @@ fn run_stages(
     wanted: &[Stage],
     how: &How,
     manifest: &mut Manifest<'_>,
+    pending: &mut Pending,
 ) -> Result<Option<Analysed>> {
     let wanted = |stage| wanted.contains(&stage);
+    let worker = how.output.worker()?;
     let at = |stage: Stage| {
-        how.record
-            .note(|work| stage.name().clone_into(&mut work.working_on));
+        worker.note(|work| stage.name().clone_into(&mut work.working_on));
     };
     if wanted(Stage::Plan) {
         at(Stage::Plan);
         let started = Instant::now();
-        let planned = stages::plan(run, inputs)?;
+        let planned = stages::plan(run, inputs, pending)?;
         manifest.rows(POSITIONS.name, planned.n_positions);
         manifest.rows(EXPOSURES_BY_STEP.name, planned.n_exposures);
         manifest.seconds("plan", started.elapsed().as_secs_f64());
     }
     if wanted(Stage::Probe) {
         let started = Instant::now();
-        let probed = stages::probe(run, inputs, how)?;
+        let probed = stages::probe(run, inputs, how, pending)?;
         manifest.rows(VERDICTS.name, probed.n_verdicts);
         manifest.resumed(probed.n_resumed);
         manifest.recheck(probed.recheck);
@@ -196,7 +253,7 @@ fn run_stages(
     if wanted(Stage::Join) {
         at(Stage::Join);
         let started = Instant::now();
-        let joined = stages::join(run, inputs)?;
+        let joined = stages::join(run, inputs, pending)?;
         manifest.rows(MEMORIZATION.name, joined.n_memorization);
         manifest.seconds("join", started.elapsed().as_secs_f64());
     }
@@ -204,7 +261,12 @@ fn run_stages(
         return Ok(None);
     }
     let started = Instant::now();
-    let analysed = stages::analyse(&run.out, &run.out, Some(&run.analysis))?;
+    let analysed = stages::analyse(
+        &memorization(run, pending),
+        &run.out,
+        Some(&run.analysis),
+        pending,
+    )?;
     for (table, n_rows) in ANALYSED.into_iter().zip(analysed.n_rows) {
         manifest.rows(table.name, n_rows);
     }
@@ -212,49 +274,20 @@ fn run_stages(
     Ok(Some(analysed))
 }
 
-/// Removes what a run writes, and nothing else that may lie in the folder.
-fn discard(run: &Run) -> Result<()> {
-    let workers = claims::workers(&run.out);
-    if let Some((record, _)) = workers.iter().find(|(_, alive)| *alive) {
-        return Err(failure::failed(
-            format_args!(
-                "the process {} on {} is at work in `{}`",
-                record.pid,
-                record.host,
-                run.out.display()
-            ),
-            "end it first, or name another folder with `--out`",
-        ));
-    }
-    let files = [
-        manifest::FILE,
-        POSITIONS.path,
-        EXPOSURES_BY_STEP.path,
-        MEMORIZATION.path,
-    ];
-    let files = files.into_iter().chain(ANALYSED.map(|table| table.path));
-    let removed = files.map(|file| (run.out.join(file), fs::remove_file(run.out.join(file))));
-    let folders = [
-        run.out.join(VERDICTS.name),
-        memorization_folder(&run.out),
-        run.out.join(claims::FOLDER),
-        run.out.join(log::FOLDER),
-    ];
-    let folders = folders.map(|folder| (folder.clone(), fs::remove_dir_all(&folder)));
-    for (path, result) in removed.chain(folders) {
-        match result {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("discarding `{}`", path.display()));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+/// Where the table `memorization` is: it may be waiting for its place.
+fn memorization(run: &Run, pending: &Pending) -> PathBuf {
+    let file = run.out.join(MEMORIZATION.path);
+    let folder = memorization_folder(&run.out);
+    let waiting = [file, folder].into_iter().find_map(|place| {
+        let path = pending.path_of(&place);
+        (path != place).then_some(path)
+    });
+    waiting.unwrap_or_else(|| run.out.clone())
 }
 
 /// Writes what was found and the paths of the tables to stdout.
 fn show(run: &Run, analysed: &Analysed) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::stdout();
     show_rates(&mut out, run, &analysed.rates)?;
     writeln!(out)?;
     analyse::show(&mut out, &analysed.conclusions)?;

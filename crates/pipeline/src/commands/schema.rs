@@ -2,6 +2,7 @@
 
 use crate::config::KEYS;
 use crate::tables::TABLES;
+use crate::terminal;
 use anyhow::Result;
 use std::io::Write;
 
@@ -11,7 +12,7 @@ use std::io::Write;
 ///
 /// When stdout cannot be written.
 pub(crate) fn schema(run_file: bool) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::stdout();
     if run_file {
         writeln!(out, "| key | value | meaning |")?;
         writeln!(out, "| --- | --- | --- |")?;

@@ -1,10 +1,13 @@
 //! `pipeline status`: how far a sweep is, whether it runs or is dead.
 
-use crate::claims;
+use crate::claims::{self, Life};
 use crate::config::{Overrides, Run};
 use crate::failure;
 use crate::manifest;
+use crate::mark;
 use crate::stages::{Cuts, part_names, probe_sets, set_folder, verdicts_folder};
+use crate::tables::POSITIONS;
+use crate::terminal;
 use anyhow::Result;
 use indicatif::{HumanCount, HumanDuration};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +38,10 @@ struct Parts {
 ///
 /// When no run has begun there, or it has no positions yet.
 pub(crate) fn status(out: &Path) -> Result<()> {
+    // The run at work, or else the last one.
+    let at_work = out.join(claims::FOLDER).join(manifest::FILE);
     let file = out.join(manifest::FILE);
+    let file = if is_run(&at_work) { at_work } else { file };
     if !file.exists() {
         return Err(failure::usage(
             format_args!("no run has begun in `{}`", out.display()),
@@ -47,7 +53,7 @@ pub(crate) fn status(out: &Path) -> Result<()> {
         ..Overrides::default()
     };
     let run = Run::load(&file, &overrides)?;
-    let cuts = Cuts::open(&run)?;
+    let cuts = Cuts::open(&run, &run.out.join(POSITIONS.path))?;
     let mut parts: BTreeMap<(&str, u32), Parts> = BTreeMap::new();
     let mut failures = Vec::new();
     let sets = probe_sets(&run);
@@ -77,6 +83,11 @@ pub(crate) fn status(out: &Path) -> Result<()> {
     show(out, &parts, &failures)
 }
 
+/// Whether a record is of a run: `analyse` leaves one of its own while it is at work.
+fn is_run(path: &Path) -> bool {
+    mark::read_record(path).is_some()
+}
+
 fn show(out: &Path, parts: &BTreeMap<(&str, u32), Parts>, failures: &[String]) -> Result<()> {
     let all = parts.values().fold(Parts::default(), |sum, parts| Parts {
         n: sum.n + parts.n,
@@ -88,8 +99,8 @@ fn show(out: &Path, parts: &BTreeMap<(&str, u32), Parts>, failures: &[String]) -
     });
     let (alive, dead): (Vec<_>, Vec<_>) = claims::workers(out)
         .into_iter()
-        .partition(|(_, alive)| *alive);
-    let mut stdout = std::io::stdout().lock();
+        .partition(|(_, life)| *life == Life::Alive);
+    let mut stdout = terminal::stdout();
     writeln!(
         stdout,
         "{:<24} {:>10} {:>8} {:>9} {:>8} {:>7} {:>8}",
@@ -133,10 +144,15 @@ fn show(out: &Path, parts: &BTreeMap<(&str, u32), Parts>, failures: &[String]) -
             },
         )?;
     }
-    for (record, _) in dead.iter().take(N_SHOWN) {
+    for (record, life) in dead.iter().take(N_SHOWN) {
+        let life = if *life == Life::Gone {
+            "dead"
+        } else {
+            "silent"
+        };
         writeln!(
             stdout,
-            "dead: {} {}, {}: {} parts finished; its claims are void",
+            "{life}: {} {}, {}: {} parts finished; its claims are void",
             record.host, record.pid, record.work.device, record.work.n_units
         )?;
     }

@@ -3,6 +3,7 @@
 use crate::cli::{SuiteCommand, SuiteOptions};
 use crate::failure;
 use crate::suite::{SEQUENCE_LENGTH, Suite, SuiteModel};
+use crate::terminal;
 use anyhow::Result;
 use indicatif::HumanCount;
 use std::io::Write;
@@ -41,7 +42,7 @@ fn list(suite: &Suite, options: &SuiteOptions) -> Result<()> {
             "`pipeline suite` without flags lists all, with their series, sizes and corpora",
         ));
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::stdout();
     writeln!(
         out,
         "{:<24}{:<13}{:>15}  {:<14}{:>5}{:>7}{:>9}{:>13}",
@@ -74,7 +75,7 @@ fn show(suite: &Suite, name: &str) -> Result<()> {
             ),
         ));
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::stdout();
     let asked = name.strip_prefix("EleutherAI/").unwrap_or(name);
     if !asked.eq_ignore_ascii_case(model.name) {
         writeln!(out, "{asked} is called {} since January 2023\n", model.name)?;

@@ -1,6 +1,6 @@
 //! `model.checkpoints`: numbers, ranges and words, from the text to the steps.
 
-use super::Problems;
+use super::{MOST_CHECKPOINTS, Problems};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fs;
@@ -69,14 +69,24 @@ impl Checkpoints {
                 ("all", _) => available(),
                 ("log-spaced", _) => available().map(|available| log_spaced(&available)),
                 (_, Some((first, end, by))) if end <= last => {
-                    Ok((first..=end).step_by(by as usize).collect())
+                    let n = (end - first) as usize / by as usize + 1;
+                    if n > MOST_CHECKPOINTS {
+                        Err(format!(
+                            "`{text}`: {n} checkpoints are more than {MOST_CHECKPOINTS}"
+                        ))
+                    } else {
+                        Ok((first..=end).step_by(by as usize).collect())
+                    }
                 }
                 (_, Some((_, end, _))) => {
                     Err(format!("`{text}`: {end} lies after the last step, {last}"))
                 }
-                _ => Err(format!(
-                    "`{text}` is neither `all` nor `log-spaced` nor a range such as `1000..=143000 by 1000`"
-                )),
+                _ => Err(match text.trim_start_matches("step").parse::<u32>() {
+                    Ok(number) => format!("`{text}`: write the number of steps alone, {number}"),
+                    Err(_) => format!(
+                        "`{text}` is neither `all` nor `log-spaced` nor a range such as `1000..=143000 by 1000`"
+                    ),
+                }),
             };
             match found {
                 Ok(found) => steps.extend(found),

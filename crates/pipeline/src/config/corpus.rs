@@ -164,8 +164,9 @@ pub(super) fn check_contrast(corpus: &Corpus, models: &[Model], problems: &mut P
             );
             continue;
         };
+        let known: BTreeSet<u32> = model.checkpoints.iter().map(|known| known.steps).collect();
         for steps in &contrast.checkpoints {
-            if !model.checkpoints.iter().any(|known| known.steps == *steps) {
+            if !known.contains(steps) {
                 problems.add(
                     &place("checkpoints"),
                     format_args!("the model `{name}` has no checkpoint {steps} in this run file"),
@@ -196,6 +197,9 @@ fn check_mixture(
         }
         Weights::ByDocuments { alpha }
     } else {
+        for weight in members.iter().filter_map(|member| member.weight) {
+            problems.within(&place("mixture.weight"), weight, 0.0, f64::MAX);
+        }
         let given = members.iter().map(|member| member.weight);
         Weights::Given(given.collect::<Option<_>>().unwrap_or_else(|| {
             problems.add(

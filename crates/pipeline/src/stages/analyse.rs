@@ -10,9 +10,11 @@ mod table_rows;
 
 use crate::config::Analysis;
 use crate::failure;
+use crate::mark::Mark;
+use crate::progress;
 use crate::tables::{
-    BatchWriter, CORPUS_CONTRAST, Column, Footer, MEMORIZATION, MEMORIZATION_BY_TIME, QUANTILES,
-    SURPRISAL_TREND, TREND, Table, UNIFORMITY, write_atomically,
+    BatchWriter, CORPUS_CONTRAST, Column, Footer, MEMORIZATION, MEMORIZATION_BY_TIME, Pending,
+    QUANTILES, SURPRISAL_TREND, Staged, TREND, Table, UNIFORMITY, stage,
 };
 use anyhow::{Context, Result, bail};
 use arrow_array::ArrayRef;
@@ -82,14 +84,30 @@ pub(crate) struct Conclusion {
     pub(crate) sentence: String,
 }
 
-/// Reads `memorization` at `source`, a file or a folder, and writes the tables of [`ANALYSED`] to the folder `out`. `analysis` takes
-/// the place of what the table says of it.
+/// Reads `memorization` at `source`, a file or a folder, and makes the tables of [`ANALYSED`] for the folder `out`. `analysis` takes
+/// the place of what the table says of it. The tables take their places when all of them are whole.
 ///
 /// # Errors
 ///
 /// When the table is missing, damaged, not of this program, or holds rows out of order or twice; when a table cannot be
 /// written.
-pub(crate) fn analyse(source: &Path, out: &Path, analysis: Option<&Analysis>) -> Result<Analysed> {
+pub(crate) fn analyse(
+    source: &Path,
+    out: &Path,
+    analysis: Option<&Analysis>,
+    pending: &mut Pending,
+) -> Result<Analysed> {
+    progress::during("analysing", None, |_| {
+        analysed(source, out, analysis, pending)
+    })
+}
+
+fn analysed(
+    source: &Path,
+    out: &Path,
+    analysis: Option<&Analysis>,
+    pending: &mut Pending,
+) -> Result<Analysed> {
     let source = Source::find(source)?;
     let mut provenance = Provenance::of(&source)?;
     if let Some(analysis) = analysis {
@@ -122,14 +140,18 @@ pub(crate) fn analyse(source: &Path, out: &Path, analysis: Option<&Analysis>) ->
     ];
     let margins = further_margins(analysis);
     let mut n_rows = [0; 6];
+    let mut files = Vec::new();
     for ((table, columns), n) in ANALYSED.into_iter().zip(columns).zip(&mut n_rows) {
         let further = if table.name == TREND.name {
             margins.as_slice()
         } else {
             &[]
         };
-        *n = write(table, further, columns, out, &provenance.footer)?;
+        let (n_written, file) = write(table, further, columns, out, &provenance.footer)?;
+        *n = n_written;
+        files.push(file);
     }
+    files.into_iter().try_for_each(|file| pending.add(file))?;
     Ok(Analysed {
         n_rows,
         rates: groups.iter().map(rates).collect(),
@@ -218,7 +240,7 @@ fn write(
     columns: Vec<ArrayRef>,
     out: &Path,
     footer: &Footer,
-) -> Result<u64> {
+) -> Result<(u64, Staged)> {
     let kind = TREND
         .columns
         .iter()
@@ -228,7 +250,7 @@ fn write(
         .iter()
         .filter_map(|(name, _)| Some((name.as_str(), kind.clone()?)));
     let further: Vec<_> = further.collect();
-    write_atomically(&out.join(table.path), |file| {
+    stage(&out.join(table.path), Mark::Table(table.name), |file| {
         let mut writer = BatchWriter::with_further(file, table, footer, &further)?;
         writer.write(columns)?;
         writer.finish()

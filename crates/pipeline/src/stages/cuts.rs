@@ -1,11 +1,13 @@
 //! Where the units lie in `positions`: found in one pass, so that no more than one unit is ever held in memory.
 
+mod meaning;
+
 use super::plan::kept;
 use crate::config::Run;
 use crate::failure;
 use crate::fingerprint;
 use crate::inputs::Inputs;
-use crate::tables::{POSITIONS, RowReader, verify};
+use crate::tables::{POSITIONS, RowReader, Slices};
 use anyhow::{Context, Result, ensure};
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt32Type;
@@ -13,7 +15,7 @@ use arrow_array::{Array, RecordBatch};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which of a corpus' planned sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +45,8 @@ pub(super) struct Cut {
 pub(crate) struct Cuts {
     path: PathBuf,
     reader: RowReader,
+    /// Whether this program wrote the table.
+    ours: bool,
     cuts: BTreeMap<(String, Which), Vec<Cut>>,
 }
 
@@ -52,19 +56,19 @@ impl Cuts {
     /// # Errors
     ///
     /// When the table is missing, damaged, or not sorted, or lacks a corpus.
-    pub(crate) fn open(run: &Run) -> Result<Self> {
-        let path = run.out.join(POSITIONS.path);
+    pub(crate) fn open(run: &Run, path: &Path) -> Result<Self> {
+        let path = path.to_owned();
         if !path.exists() {
             return Err(failure::failed(
                 format_args!("there are no positions at `{}`", path.display()),
                 "run the stage `plan` first, or all of them without `--only`",
             ));
         }
-        let open = || verify(&path).and_then(|_| RowReader::open(&path, &POSITIONS));
-        let reader = open().map_err(|error| {
+        let (reader, ours) = RowReader::verified(&path, &POSITIONS).map_err(|error| {
             failure::failed(
                 format_args!("the positions cannot be read: {error:#}"),
-                "run the stage `plan` again: it writes them anew",
+                failure::of_system(&error)
+                    .unwrap_or("run the stage `plan` again: it writes them anew"),
             )
         })?;
         let cuts = cut(run, &reader).with_context(|| format!("reading `{}`", path.display()))?;
@@ -79,20 +83,35 @@ impl Cuts {
                 "write them anew with `--only plan`, or leave the corpus out of the run file",
             ));
         }
-        Ok(Self { path, reader, cuts })
+        Ok(Self {
+            path,
+            reader,
+            ours,
+            cuts,
+        })
     }
 
-    /// Refuses the positions of another run; those of another program say nothing of themselves.
+    /// The table, as it was held against its checksum.
     ///
     /// # Errors
     ///
-    /// When they are of other inputs or settings.
+    /// When the system opens no more files.
+    pub(super) fn table(&self) -> Result<Slices> {
+        Slices::of(&self.path, self.reader.file()?)
+    }
+
+    /// Refuses the positions of another run. Those of another program are held to the corpora, row by row,
+    /// whatever they say of themselves.
+    ///
+    /// # Errors
+    ///
+    /// When they are of other inputs or settings, or a value is not the corpus' own.
     pub(super) fn check(&self, run: &Run, inputs: &Inputs) -> Result<()> {
+        if !self.ours {
+            return meaning::check(run, inputs, &self.reader, &self.path);
+        }
         let footer = self.reader.footer().0;
-        let Some(found) = footer.get(kept::KEY) else {
-            return Ok(());
-        };
-        if *found != kept::of_positions(run, inputs)? {
+        if footer.get(kept::KEY) != Some(&kept::of_positions(run, inputs)?) {
             return Err(failure::failed(
                 format_args!(
                     "the positions `{}` were made by another run: other inputs or settings",

@@ -5,6 +5,8 @@ use super::planned::{Indices, n_planned, planned};
 use crate::config::{Corpus, Run};
 use crate::failure;
 use crate::inputs::Inputs;
+use crate::mark::Mark;
+use crate::output;
 use crate::progress::Progress;
 use crate::tables::{BatchWriter, PROBES, write_atomically};
 use anyhow::{Context, Result};
@@ -18,25 +20,34 @@ use training_order::{TrainingIndex, TrainingOrder};
 /// Probes written at once.
 const BATCH: usize = 1 << 14;
 
-/// Writes the tokens of every planned probe to `path`; their number.
+/// Refuses a place for the tokens, before any work.
 ///
 /// # Errors
 ///
-/// When the path does not end with `.parquet`, the corpus cannot be read, or the file cannot be written.
-pub(crate) fn export_tokens(run: &Run, inputs: &Inputs, path: &Path) -> Result<u64> {
+/// When the path does not end with `.parquet`, or another file lies there than such a table.
+pub(crate) fn check_place(run: &Run, path: &Path) -> Result<()> {
     if path.extension().is_none_or(|ending| ending != "parquet") {
         return Err(failure::usage(
             format_args!("`{}` is no name for a table", path.display()),
             "let the name given to `--export-tokens` end with `.parquet`",
         ));
     }
+    output::admit_file(run, path, Mark::Table(PROBES.name))
+}
+
+/// Writes the tokens of every planned probe to `path`; their number.
+///
+/// # Errors
+///
+/// When the corpus cannot be read, or the file cannot be written.
+pub(crate) fn export_tokens(run: &Run, inputs: &Inputs, path: &Path) -> Result<u64> {
     let mut n_probes = 0;
     for corpus in &run.corpora {
         n_probes += n_planned(run, inputs, corpus)?;
     }
     let progress = Progress::begin("tokens", n_probes);
     let path = std::path::absolute(path)?;
-    let n_written = write_atomically(&path, |file| {
+    let n_written = write_atomically(&path, Mark::Table(PROBES.name), |file| {
         let mut writer = BatchWriter::new(file, &PROBES, &footer(run))?;
         // By name, as the table is sorted.
         for (name, order) in &inputs.orders {
@@ -50,6 +61,8 @@ pub(crate) fn export_tokens(run: &Run, inputs: &Inputs, path: &Path) -> Result<u
             }
             progress.finished(name);
         }
+        // What was read is what was fingerprinted.
+        inputs.check_unchanged()?;
         writer.finish()
     })?;
     progress.end();

@@ -6,18 +6,24 @@ mod positions;
 pub(crate) use foreign::check as check_verdicts;
 
 use super::cuts::Cuts;
-use super::footer_of_models;
 use super::sets::{ProbeSet, probe_sets};
-use super::units::{State, Unit, Units};
+use super::units::{State, Unit, Units, set_folder};
+use super::{footer, footer_of_models};
 use crate::config::{Layout, Run};
 use crate::failure;
+use crate::fingerprint;
 use crate::inputs::Inputs;
+use crate::mark::Mark;
 use crate::progress::Progress;
-use crate::tables::{Footer, FrameWriter, MEMORIZATION, Table, memorization_folder};
+use crate::tables::{
+    Footer, FrameWriter, MEMORIZATION, POSITIONS, Pending, StagedDataset, memorization_folder,
+    parts,
+};
 use anyhow::{Context, Result, bail};
 use polars::prelude::*;
 use positions::{Positions, Stretch};
-use std::fs;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +31,11 @@ use training_order::{BatchPosition, Checkpoint};
 
 /// A run of more probes than these writes a dataset, not one file.
 const MOST_IN_A_FILE: u64 = 1 << 24;
+
+/// Entries of the metadata of every file of a dataset, see [`listed`].
+const DATASET_FILES: &str = "dataset_files";
+const DATASET_ROWS: &str = "dataset_rows";
+const DATASET_DIGEST: &str = "dataset_digest";
 
 /// What the stage wrote.
 pub(crate) struct Joined {
@@ -53,7 +64,15 @@ enum Sink {
     /// One file for all sets.
     File(Box<FrameWriter>),
     /// One file for each.
-    Dataset { folder: PathBuf, footer: Footer },
+    Dataset(Box<Dataset>),
+}
+
+/// A dataset that is being written.
+struct Dataset {
+    staged: StagedDataset,
+    footer: Footer,
+    /// By model and checkpoint.
+    weights: BTreeMap<(String, u32), String>,
 }
 
 /// Writes `memorization`.
@@ -61,11 +80,12 @@ enum Sink {
 /// # Errors
 ///
 /// When a part is missing, damaged or of another run, or verdicts and positions do not match one to one.
-pub(crate) fn join(run: &Run, inputs: &Inputs) -> Result<Joined> {
+pub(crate) fn join(run: &Run, inputs: &Inputs, pending: &mut Pending) -> Result<Joined> {
+    let path = pending.path_of(&run.out.join(POSITIONS.path));
     // Holds the positions against their checksum.
-    let cuts = Cuts::open(run)?;
+    let cuts = Cuts::open(run, &path)?;
     cuts.check(run, inputs)?;
-    let positions = Positions::open(run)?;
+    let positions = Positions::open(&path, cuts.table()?)?;
     // Every set is looked at before any is joined, so that a missing part is known in the first second.
     let mut sets = Vec::new();
     let mut n_probes = 0;
@@ -75,7 +95,11 @@ pub(crate) fn join(run: &Run, inputs: &Inputs) -> Result<Joined> {
         sets.push((set, verdicts));
     }
     let progress = Progress::begin("join", n_probes);
-    let mut sink = Sink::new(run, inputs, n_probes)?;
+    let files = sets
+        .iter()
+        .map(|(set, verdicts)| Ok((file_of(set), verdicts.len()?)));
+    let files = files.collect::<Result<Vec<_>>>()?;
+    let mut sink = Sink::new(run, inputs, files)?;
     let mut n_memorization = 0;
     for (set, verdicts) in sets {
         progress.working_on(set.place());
@@ -84,7 +108,9 @@ pub(crate) fn join(run: &Run, inputs: &Inputs) -> Result<Joined> {
         progress.finished(&set.place());
         n_memorization += n;
     }
-    sink.finish(run)?;
+    // What was read is what was fingerprinted.
+    inputs.check_unchanged()?;
+    sink.finish(run, pending)?;
     progress.end();
     Ok(Joined { n_memorization })
 }
@@ -112,17 +138,10 @@ fn join_set(
         progress.advance(table.height() as u64);
         match sink {
             Sink::File(writer) => writer.write(&table),
-            Sink::Dataset { folder, footer } => {
+            Sink::Dataset(dataset) => {
                 let writer = match &mut file {
                     Some(writer) => writer,
-                    None => file.insert(FrameWriter::create_hive(
-                        &folder
-                            .join(format!("model={}", set.model.name))
-                            .join(format!("checkpoint={}", set.checkpoint.steps))
-                            .join(format!("part-{}.parquet", set.corpus.name)),
-                        &MEMORIZATION,
-                        footer,
-                    )?),
+                    None => file.insert(dataset.begin(set)?),
                 };
                 writer.write(&table)
             }
@@ -142,7 +161,10 @@ fn join_set(
         return Err(not_planned(set, index));
     }
     if let Some(file) = file {
-        file.finish()?;
+        file.finish()?.land()?;
+        if let Sink::Dataset(dataset) = sink {
+            dataset.staged.add(file_of(set));
+        }
     }
     Ok(n_joined)
 }
@@ -351,50 +373,98 @@ fn split(frame: &DataFrame, last: u32) -> Result<(DataFrame, DataFrame)> {
     Ok(frame.split_at(place))
 }
 
+/// The file of a set, below the folder of the dataset.
+fn file_of(set: &ProbeSet<'_>) -> PathBuf {
+    set_folder(set).join(format!("part-{}.parquet", set.corpus.name))
+}
+
 impl Sink {
-    fn new(run: &Run, inputs: &Inputs, n_probes: u64) -> Result<Self> {
-        let footer = footer_of_models(run, inputs)?;
-        let (file, folder) = (
-            run.out.join(MEMORIZATION.path),
-            memorization_folder(&run.out),
-        );
-        // One of the two may be left of an earlier run.
-        remove(&folder)?;
+    /// Begins the table, in the layout of the run; `files` are those of a dataset with their rows.
+    fn new(run: &Run, inputs: &Inputs, files: Vec<(PathBuf, u64)>) -> Result<Self> {
+        let n_probes: u64 = files.iter().map(|(_, n)| n).sum();
         let layout = run.layout.unwrap_or(if n_probes > MOST_IN_A_FILE {
             Layout::Dataset
         } else {
             Layout::File
         });
-        if layout == Layout::Dataset {
-            if file.exists() {
-                fs::remove_file(&file).with_context(|| format!("removing `{}`", file.display()))?;
-            }
-            // Hidden until it is whole.
-            let folder = run.out.join(".partial-memorization");
-            remove(&folder)?;
-            return Ok(Self::Dataset { folder, footer });
+        if layout == Layout::File {
+            let footer = footer_of_models(run, inputs)?;
+            let path = run.out.join(MEMORIZATION.path);
+            let writer = FrameWriter::create(&path, &MEMORIZATION, &footer)?;
+            return Ok(Self::File(Box::new(writer)));
         }
-        let table: &'static Table = &MEMORIZATION;
-        Ok(Self::File(Box::new(FrameWriter::create(
-            &file, table, &footer,
-        )?)))
+        let mut footer = footer(run);
+        footer.0.extend(listed(files)?);
+        let mut weights = BTreeMap::new();
+        for set in probe_sets(run) {
+            let (model, checkpoint) = (&set.model.name, set.checkpoint.steps);
+            if let Some(found) = inputs.weights(model, checkpoint)? {
+                weights.insert((model.clone(), checkpoint), found);
+            }
+        }
+        let place = memorization_folder(&run.out);
+        let staged = StagedDataset::begin(&place, Mark::Table(MEMORIZATION.name))?;
+        Ok(Self::Dataset(Box::new(Dataset {
+            staged,
+            footer,
+            weights,
+        })))
     }
 
-    fn finish(self, run: &Run) -> Result<()> {
+    /// Lets the table wait for its place; that of the other layout goes when it has taken it.
+    fn finish(self, run: &Run, pending: &mut Pending) -> Result<()> {
+        let mark = Mark::Table(MEMORIZATION.name);
+        let (file, folder) = (
+            run.out.join(MEMORIZATION.path),
+            memorization_folder(&run.out),
+        );
         match self {
-            Self::File(writer) => writer.finish(),
-            Self::Dataset { folder, .. } => {
-                let whole = memorization_folder(&run.out);
-                fs::rename(&folder, &whole)
-                    .with_context(|| format!("renaming `{}`", folder.display()))
+            Self::File(writer) => {
+                for part in parts(&folder) {
+                    pending.replace(folder.join(part), mark, folder.clone());
+                }
+                pending.add(writer.finish()?)
+            }
+            Self::Dataset(dataset) => {
+                pending.replace(file.clone(), mark, file);
+                pending.add_dataset(dataset.staged);
+                Ok(())
             }
         }
     }
 }
 
-fn remove(folder: &PathBuf) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("removing `{}`", folder.display()))?;
+impl Dataset {
+    /// Begins the file of a set, which names the weights of that set alone.
+    fn begin(&self, set: &ProbeSet<'_>) -> Result<FrameWriter> {
+        let mut footer = self.footer.clone();
+        let (model, checkpoint) = (&set.model.name, set.checkpoint.steps);
+        if let Some(weights) = self.weights.get(&(model.clone(), checkpoint)) {
+            let weights = BTreeMap::from([(model, BTreeMap::from([(checkpoint, weights)]))]);
+            let weights = serde_json::to_string(&weights)?;
+            footer.0.insert("weights".to_owned(), weights);
+        }
+        FrameWriter::create_hive(&self.staged.path_of(&file_of(set)), &MEMORIZATION, &footer)
     }
-    Ok(())
+}
+
+/// What every file of a dataset says of all its files, so that none can be missing without a word: how many they
+/// are, their rows, and a digest of the lines `PATH:ROWS`.
+fn listed(mut files: Vec<(PathBuf, u64)>) -> Result<[(String, String); 3]> {
+    files.retain(|(_, n_rows)| *n_rows > 0);
+    files.sort();
+    let mut digest = Sha256::new();
+    let mut n_rows = 0;
+    for (path, n) in &files {
+        let path = path.to_str().context("names are letters and digits")?;
+        digest.update(format!("{path}:{n}\n"));
+        n_rows += n;
+    }
+    let digest = fingerprint::hex(&digest.finalize());
+    let entries = [
+        (DATASET_FILES, files.len().to_string()),
+        (DATASET_ROWS, n_rows.to_string()),
+        (DATASET_DIGEST, digest),
+    ];
+    Ok(entries.map(|(key, value)| (key.to_owned(), value)))
 }

@@ -3,15 +3,17 @@
 pub(crate) mod kept;
 mod met;
 
+pub(super) use met::Met;
+
 use super::footer;
 use super::planned::{n_planned, planned};
 use crate::config::{Corpus, Run};
 use crate::inputs::Inputs;
+use crate::mark::Mark;
 use crate::progress::Progress;
-use crate::tables::{BatchWriter, EXPOSURES_BY_STEP, Footer, POSITIONS, write_atomically};
+use crate::tables::{BatchWriter, EXPOSURES_BY_STEP, Footer, POSITIONS, Pending, Staged, stage};
 use anyhow::{Context, Result};
 use arrow_array::{ArrayRef, BooleanArray, Float64Array, StringArray, UInt32Array};
-use met::Met;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use training_order::{Checkpoint, TrainingIndex, TrainingOrder};
@@ -30,7 +32,7 @@ pub(crate) struct Planned {
 /// # Errors
 ///
 /// When a file cannot be written, or the corpus cannot be read.
-pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
+pub(crate) fn plan(run: &Run, inputs: &Inputs, pending: &mut Pending) -> Result<Planned> {
     let mut footers = [footer(run), footer(run)];
     let fingerprints = [
         kept::of_positions(run, inputs)?,
@@ -48,24 +50,30 @@ pub(crate) fn plan(run: &Run, inputs: &Inputs) -> Result<Planned> {
             n_exposures,
         });
     }
-    let (n_positions, n_exposures) = rayon::join(
+    let (positions, exposures) = rayon::join(
         || write_positions(run, inputs, &footer),
         || write_exposures(run, inputs, &footer_of_exposures),
     );
+    let ((n_positions, positions), (n_exposures, exposures)) = (positions?, exposures?);
+    // What was read is what was fingerprinted.
+    inputs.check_unchanged()?;
+    pending.add(positions)?;
+    pending.add(exposures)?;
     Ok(Planned {
-        n_positions: n_positions?,
-        n_exposures: n_exposures?,
+        n_positions,
+        n_exposures,
     })
 }
 
-fn write_positions(run: &Run, inputs: &Inputs, footer: &Footer) -> Result<u64> {
+fn write_positions(run: &Run, inputs: &Inputs, footer: &Footer) -> Result<(u64, Staged)> {
     let n_planned = run
         .corpora
         .iter()
         .map(|corpus| n_planned(run, inputs, corpus))
         .sum::<Result<u64>>()?;
     let progress = Progress::begin("plan", n_planned);
-    let n_positions = write_atomically(&run.out.join(POSITIONS.path), |file| {
+    let path = run.out.join(POSITIONS.path);
+    let written = stage(&path, Mark::Table(POSITIONS.name), |file| {
         let mut writer = BatchWriter::new(file, &POSITIONS, footer)?;
         // By name, as the table is sorted.
         for (corpus, order) in &inputs.orders {
@@ -90,11 +98,12 @@ fn write_positions(run: &Run, inputs: &Inputs, footer: &Footer) -> Result<u64> {
         writer.finish()
     })?;
     progress.end();
-    Ok(n_positions)
+    Ok(written)
 }
 
-fn write_exposures(run: &Run, inputs: &Inputs, footer: &Footer) -> Result<u64> {
-    write_atomically(&run.out.join(EXPOSURES_BY_STEP.path), |file| {
+fn write_exposures(run: &Run, inputs: &Inputs, footer: &Footer) -> Result<(u64, Staged)> {
+    let path = run.out.join(EXPOSURES_BY_STEP.path);
+    stage(&path, Mark::Table(EXPOSURES_BY_STEP.name), |file| {
         let mut writer = BatchWriter::new(file, &EXPOSURES_BY_STEP, footer)?;
         for (corpus, order) in &inputs.orders {
             if order.mixture().is_some() {
@@ -155,7 +164,11 @@ fn exposures(run: &Run, corpus: &str, order: &TrainingOrder) -> Result<Vec<Array
 }
 
 /// The columns of `positions` for these training indices of `corpus`, up to the exposures.
-fn positions(corpus: &Corpus, order: &TrainingOrder, planned: &[u64]) -> Result<Vec<ArrayRef>> {
+pub(super) fn positions(
+    corpus: &Corpus,
+    order: &TrainingOrder,
+    planned: &[u64],
+) -> Result<Vec<ArrayRef>> {
     let indices = || planned.iter().copied().map(TrainingIndex::new);
     let places: Vec<_> = indices().map(|index| order.position(index)).collect();
     let narrow = |number: &u64| {

@@ -12,8 +12,10 @@ use crate::inputs::Inputs;
 use crate::interrupt::Stop;
 use crate::judges::{Court, Recheck};
 use crate::log::Verbosity;
+use crate::output::Output;
 use crate::progress::{self, Progress};
 use crate::shard::Shard;
+use crate::tables::{POSITIONS, Pending};
 use anyhow::{Context, Error, Result};
 use backlog::{Backlog, Count, Job, Queue, Task};
 use gpt_neox::Probes;
@@ -41,8 +43,8 @@ const N_SHOWN: usize = 20;
 pub(crate) struct How {
     /// The run file, for processes that this one starts.
     pub(crate) file: PathBuf,
-    /// This process, as others see it.
-    pub(crate) record: Worker,
+    /// The folder that this process may write to.
+    pub(crate) output: Output,
     /// Only this share of the units.
     pub(crate) shard: Option<Shard>,
     /// Which of the processes this is that one run has started.
@@ -95,7 +97,7 @@ struct Tally {
 /// From the thread that reads to the one that judges.
 enum Read<'a> {
     /// Its training indices; their probes follow.
-    Unit(Job<'a>, Vec<u32>),
+    Unit(Box<Job<'a>>, Vec<u32>),
     /// Token ids.
     Probes(Vec<u32>),
     Whole,
@@ -108,8 +110,18 @@ enum Read<'a> {
 ///
 /// When a part of another run lies in the way, an input cannot be read, the judge fails, a part cannot
 /// be written, or the user asks for an end. Parts finished before stay.
-pub(crate) fn probe(run: &Run, inputs: &Inputs, how: &How) -> Result<Probed> {
-    let cuts = Cuts::open(run)?;
+pub(crate) fn probe(
+    run: &Run,
+    inputs: &Inputs,
+    how: &How,
+    pending: &mut Pending,
+) -> Result<Probed> {
+    let positions = run.out.join(POSITIONS.path);
+    if run.devices.len() > 1 {
+        // The processes that this one starts look for them there.
+        pending.land_one(&positions)?;
+    }
+    let cuts = Cuts::open(run, &pending.path_of(&positions))?;
     cuts.check(run, inputs)?;
     let backlog = Backlog::open(run, inputs, &cuts, how.shard)?;
     let n_resumed = backlog.finished.n_verdicts;
@@ -219,7 +231,7 @@ fn work(
         run,
         inputs,
         cuts,
-        worker: &how.record,
+        worker: how.output.worker()?,
         how,
         progress,
         began: Instant::now(),
@@ -286,6 +298,12 @@ impl Desk<'_> {
                 return queue.held();
             }
         };
+        // What was loaded is what was fingerprinted.
+        if let Err(error) = self.inputs.check_checkpoint(&model.name, checkpoint.steps) {
+            let n_rest = queue.rest().map_or(0, |rest| rest.n_units);
+            self.fail(Some(&first), 1 + n_rest, &place, error);
+            return queue.held();
+        }
         tracing::info!("{place}: loaded in {:.1} s", began.elapsed().as_secs_f64());
         let probe = &self.run.probe;
         let n_at_once = court.n_at_once(usize::from(probe.k) + usize::from(probe.l));
@@ -344,11 +362,11 @@ impl Desk<'_> {
         let indices = match self.cuts.training_indices(job.unit.cut, job.unit.which) {
             Ok(indices) => indices,
             Err(error) => {
-                batches.send(Read::Unit(job, Vec::new()))?;
+                batches.send(Read::Unit(Box::new(job), Vec::new()))?;
                 return Ok(batches.send(Read::Failed(error))?);
             }
         };
-        batches.send(Read::Unit(job, indices.clone()))?;
+        batches.send(Read::Unit(Box::new(job), indices.clone()))?;
         for chunk in indices.chunks(n_at_once.max(1)) {
             match self.read_probes(corpus, chunk) {
                 Ok(tokens) => batches.send(Read::Probes(tokens))?,
@@ -406,7 +424,7 @@ impl Desk<'_> {
                         training_indices,
                         ..Verdicts::default()
                     };
-                    current = Some((job, verdicts));
+                    current = Some((*job, verdicts));
                 }
                 Read::Probes(tokens) => {
                     let Some((job, verdicts)) = &mut current else {
@@ -468,7 +486,13 @@ impl Desk<'_> {
 
     fn write(&self, job: &Job<'_>, verdicts: Verdicts) {
         let recheck = verdicts.recheck;
-        if let Err(error) = part::write(self.run, job, verdicts) {
+        let still = || -> Result<()> {
+            // The probes' tokens are those of the corpus whose fingerprint the part carries.
+            let order = self.inputs.orders.get(job.corpus);
+            order.context("the corpus was opened")?.check_unchanged()?;
+            self.how.output.check()
+        };
+        if let Err(error) = part::write(self.run, job, verdicts, still) {
             self.fail(Some(job), 1, "", error);
             return;
         }

@@ -7,8 +7,8 @@ use crate::corpora::OrderSource;
 use crate::failure;
 use crate::fingerprint;
 use crate::inputs::{Content, Inputs, contents};
-use crate::tables::{VERDICTS, read_frame, read_metadata, verify};
-use anyhow::{Result, ensure};
+use crate::tables::{VERDICTS, read_metadata, read_own};
+use anyhow::Result;
 use polars::prelude::DataFrame;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -265,14 +265,17 @@ impl Unit<'_> {
     ///
     /// When the part is not as it was written.
     pub(super) fn read(&self) -> Result<DataFrame> {
-        let read = || -> Result<DataFrame> {
-            ensure!(verify(&self.path)?, "it has no checksum");
-            read_frame(&self.path, &VERDICTS)
-        };
-        read().map_err(|error| self.damaged(&error))
+        read_own(&self.path, &VERDICTS).map_err(|error| self.damaged(&error))
     }
 
     fn damaged(&self, error: &anyhow::Error) -> anyhow::Error {
+        if let Some(cure) = failure::of_system(error) {
+            let path = self.path.display();
+            return failure::failed(
+                format_args!("the part `{path}` cannot be read: {error:#}"),
+                cure,
+            );
+        }
         failure::failed(
             format_args!("the part `{}` is damaged: {error:#}", self.path.display()),
             format_args!("remove this part, and it is made anew; or {CURE}"),

@@ -3,10 +3,10 @@
 //!
 //! It is the CRC-32 of the file with the digits of the checksum as zeros.
 
+use crate::files;
 use anyhow::{Context, Result, bail};
 use crc32fast::Hasher;
 use parquet::file::metadata::KeyValue;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -22,6 +22,8 @@ const BEFORE: &[u8] = b"\x18\x05crc32\x18\x08";
 pub(super) const CREATED_BY: &str = "memorization-against-time version 1";
 /// The end of a file that is looked at, at the least: the length of its footer may be what has changed.
 const END: u64 = 1 << 20;
+/// The longest footer that is looked at: a length of more is damage, and no reason to take memory.
+const LONGEST: u64 = 256 << 20;
 /// Length and magic number at the end of a parquet file.
 const LENGTH: u64 = 8;
 
@@ -93,43 +95,75 @@ impl<W: Write> Write for Summed<W> {
 ///
 /// When the file cannot be read, or a byte of it has changed.
 pub(crate) fn verify(path: &Path) -> Result<bool> {
-    let verify = || -> Result<bool> {
-        let mut file = File::open(path)?;
-        let Some((place, said)) = place_in(&mut file)? else {
-            return Ok(false);
-        };
-        let mut hasher = Hasher::new();
-        file.seek(SeekFrom::Start(0))?;
-        hash(&mut (&file).take(place), &mut hasher)?;
-        hasher.update(ZEROS.as_bytes());
-        file.seek(SeekFrom::Start(place + ZEROS.len() as u64))?;
-        hash(&mut file, &mut hasher)?;
-        let found = digits(hasher.finalize());
-        if said != found.as_bytes() {
-            bail!(
-                "its bytes have changed since they were written: their checksum is {found}, not {}",
-                String::from_utf8_lossy(&said)
-            );
-        }
-        Ok(true)
-    };
+    let verify = || verify_open(&mut files::open(path)?);
     verify().with_context(|| format!("checking `{}`", path.display()))
 }
 
-/// Where in a file of ours the digits lie, and what they are; nothing in another program's.
-fn place_in(file: &mut File) -> Result<Option<(u64, Vec<u8>)>> {
-    let len = file.metadata()?.len();
+/// The same for what is open, or in memory: whoever reads on reads what was looked at.
+///
+/// # Errors
+///
+/// When it cannot be read, or a byte of it has changed.
+pub(crate) fn verify_open(file: &mut (impl Read + Seek)) -> Result<bool> {
+    let Some((place, said)) = place_in(file)? else {
+        return Ok(false);
+    };
+    let mut hasher = Hasher::new();
+    file.seek(SeekFrom::Start(0))?;
+    hash(&mut file.by_ref().take(place), &mut hasher)?;
+    hasher.update(ZEROS.as_bytes());
+    file.seek(SeekFrom::Start(place + ZEROS.len() as u64))?;
+    hash(file, &mut hasher)?;
+    let found = digits(hasher.finalize());
+    if said != found.as_bytes() {
+        bail!(
+            "its bytes have changed since they were written: their checksum is {found}, not {}",
+            String::from_utf8_lossy(&said)
+        );
+    }
+    Ok(true)
+}
+
+/// Whether this program wrote the file at `path` as a table of this name, whole or damaged since.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub(crate) fn is_ours(path: &Path, table: &str) -> io::Result<bool> {
+    let footer = footer(&mut files::open(path)?)?.map(|(_, footer)| footer);
+    let Some(footer) = footer else {
+        return Ok(false);
+    };
+    // Key and value as in `BEFORE`; names of tables are shorter than 64 letters.
+    let Ok(len) = u8::try_from(table.len()) else {
+        return Ok(false);
+    };
+    let name = [&b"\x18\x05table\x18"[..], &[len], table.as_bytes()].concat();
+    Ok(last(&footer, CREATED_BY.as_bytes()).is_some() && last(&footer, &name).is_some())
+}
+
+/// The end of a file, with its footer, and where it begins; nothing where the file is too short.
+fn footer(file: &mut (impl Read + Seek)) -> io::Result<Option<(u64, Vec<u8>)>> {
+    let len = file.seek(SeekFrom::End(0))?;
     if len < LENGTH {
         return Ok(None);
     }
     file.seek(SeekFrom::Start(len - LENGTH))?;
     let mut footer_len = [0; 4];
     file.read_exact(&mut footer_len)?;
-    let footer_len = u64::from(u32::from_le_bytes(footer_len));
+    let footer_len = u64::from(u32::from_le_bytes(footer_len)).min(LONGEST);
     let first = len.saturating_sub(END.max(footer_len + LENGTH));
     file.seek(SeekFrom::Start(first))?;
     let mut footer = Vec::new();
-    file.read_to_end(&mut footer)?;
+    file.take(len - first).read_to_end(&mut footer)?;
+    Ok(Some((first, footer)))
+}
+
+/// Where in a file of ours the digits lie, and what they are; nothing in another program's.
+fn place_in(file: &mut (impl Read + Seek)) -> Result<Option<(u64, Vec<u8>)>> {
+    let Some((first, footer)) = footer(file)? else {
+        return Ok(None);
+    };
     if last(&footer, CREATED_BY.as_bytes()).is_none() {
         return Ok(None);
     }
@@ -168,6 +202,7 @@ fn hash(source: &mut impl Read, hasher: &mut Hasher) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mark::Mark;
     use crate::tables::{BatchWriter, Footer, SEQUENCES, write_atomically};
     use std::fs;
 
@@ -175,7 +210,7 @@ mod tests {
     fn every_changed_byte_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.parquet");
-        write_atomically(&path, |file| {
+        write_atomically(&path, Mark::Nothing, |file| {
             BatchWriter::new(file, &SEQUENCES, &Footer::default())?.finish()
         })
         .unwrap();

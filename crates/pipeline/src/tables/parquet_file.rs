@@ -2,9 +2,12 @@
 
 use super::arrays::array;
 use super::checksum::{self, Summed};
+use super::staged::{Staged, partial};
 use super::{Kind, Table};
 use crate::failure;
-use anyhow::{Context, Result, bail};
+use crate::files;
+use crate::mark::Mark;
+use anyhow::{Context, Result, bail, ensure};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 use parquet::arrow::ArrowWriter;
@@ -20,8 +23,8 @@ use polars_io::SerReader;
 use polars_io::parquet::read::ParquetReader;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufWriter, Seek, Write};
+use std::fs::File;
+use std::io::{BufWriter, Cursor, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::NamedTempFile;
@@ -30,9 +33,8 @@ use tempfile::NamedTempFile;
 const HIVE: &[&str] = &["model", "checkpoint"];
 /// Rows of a row group that is written frame by frame.
 const ROW_GROUP: usize = 1 << 18;
-
-/// How the name of a file begins that is not whole yet.
-pub(crate) const PARTIAL: &str = ".partial-";
+/// A part has at most 2²⁰ rows: far above its bytes.
+const LARGEST_PART: u64 = 1 << 30;
 
 /// What a file says of itself beside its schema: only what equal runs have in common.
 #[derive(Clone, Debug, Default)]
@@ -185,7 +187,7 @@ impl<W: Write + Seek + Send> BatchWriter<W> {
     }
 }
 
-/// Writes a table frame by frame; the file appears when it is whole and on the disk.
+/// Writes a table frame by frame.
 pub(crate) struct FrameWriter {
     path: PathBuf,
     table: &'static Table,
@@ -263,33 +265,44 @@ impl FrameWriter {
         append().with_context(|| format!("writing `{}`", self.path.display()))
     }
 
-    /// Ends the file.
+    /// Ends the file, which is then whole and on the disk, and waits to take its place.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
-    pub(crate) fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<Staged> {
+        let Self {
+            path,
+            table,
+            partial,
+            writer,
+            ..
+        } = self;
         let end = || -> Result<()> {
-            self.writer.finish()?;
-            self.partial.as_file().sync_all()?;
-            self.partial.persist(&self.path)?;
-            Ok(())
+            writer.finish()?;
+            Ok(partial.as_file().sync_all()?)
         };
-        end().with_context(|| format!("writing `{}`", self.path.display()))
+        end().with_context(|| format!("writing `{}`", path.display()))?;
+        Ok(Staged::new(partial, path, Mark::Table(table.name)))
     }
 }
 
-/// Reads a whole file of `table`.
+/// Reads a whole file of `table` that this program wrote, as it wrote it.
 ///
 /// # Errors
 ///
-/// When the file is missing, damaged or holds other columns.
-pub(crate) fn read_frame(path: &Path, table: &Table) -> Result<DataFrame> {
-    let read = || -> Result<DataFrame> { Ok(ParquetReader::new(File::open(path)?).finish()?) };
-    let frame = read().with_context(|| format!("reading the table `{}`", path.display()))?;
-    check_columns(table, &frame)
-        .with_context(|| format!("reading the table `{}`", path.display()))?;
-    Ok(frame)
+/// When the file is missing, has no checksum or another one, or holds other columns.
+pub(crate) fn read_own(path: &Path, table: &Table) -> Result<DataFrame> {
+    let read = || -> Result<DataFrame> {
+        // Read once: what is held against the checksum is what is decoded.
+        let mut bytes = Cursor::new(files::read(path, LARGEST_PART)?);
+        ensure!(checksum::verify_open(&mut bytes)?, "it has no checksum");
+        bytes.set_position(0);
+        let frame = ParquetReader::new(bytes).finish()?;
+        check_columns(table, &frame)?;
+        Ok(frame)
+    };
+    failure::caught(read).with_context(|| format!("reading the table `{}`", path.display()))
 }
 
 /// Reads a whole parquet file of whatever columns.
@@ -298,7 +311,7 @@ pub(crate) fn read_frame(path: &Path, table: &Table) -> Result<DataFrame> {
 ///
 /// When the file is missing or damaged.
 pub(crate) fn read_any(path: &Path) -> Result<DataFrame> {
-    let read = || -> Result<DataFrame> { Ok(ParquetReader::new(File::open(path)?).finish()?) };
+    let read = || -> Result<DataFrame> { Ok(ParquetReader::new(files::open(path)?).finish()?) };
     // polars panics at some damages, and files of other programs have no checksum.
     failure::caught(read).with_context(|| format!("reading `{}`", path.display()))
 }
@@ -310,14 +323,14 @@ pub(crate) fn read_any(path: &Path) -> Result<DataFrame> {
 /// When the file is missing or not a whole parquet file.
 pub(crate) fn column_names(path: &Path) -> Result<Vec<String>> {
     let read = || -> Result<_> {
-        let reader = SerializedFileReader::new(File::open(path)?)?;
+        let reader = SerializedFileReader::new(files::open(path)?)?;
         let columns = reader.metadata().file_metadata().schema_descr().columns();
         Ok(columns
             .iter()
             .map(|column| column.name().to_owned())
             .collect())
     };
-    read().with_context(|| format!("reading the metadata of `{}`", path.display()))
+    failure::caught(read).with_context(|| format!("reading the metadata of `{}`", path.display()))
 }
 
 /// Refuses a frame that does not hold exactly the columns of `table`, in order and type.
@@ -348,42 +361,11 @@ fn check_columns(table: &Table, frame: &DataFrame) -> Result<()> {
 /// When the file is missing or not a whole parquet file.
 pub(crate) fn read_metadata(path: &Path) -> Result<(BTreeMap<String, String>, u64)> {
     let read = || -> Result<_> {
-        let reader = SerializedFileReader::new(File::open(path)?)?;
+        let reader = SerializedFileReader::new(files::open(path)?)?;
         let metadata = reader.metadata().file_metadata();
         let entries = metadata.key_value_metadata().into_iter().flatten();
         let entries = entries.filter_map(|entry| Some((entry.key.clone(), entry.value.clone()?)));
         Ok((entries.collect(), u64::try_from(metadata.num_rows())?))
     };
-    read().with_context(|| format!("reading the metadata of `{}`", path.display()))
-}
-
-/// Lets `write` fill a file that appears under `path` only when it is whole and on the disk.
-///
-/// # Errors
-///
-/// Those of `write`, and when the folder of `path` cannot be written; no file is left then.
-pub(crate) fn write_atomically<T>(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<&mut File>) -> Result<T>,
-) -> Result<T> {
-    let filled = || -> Result<T> {
-        let mut partial = partial(path)?;
-        let mut file = BufWriter::new(partial.as_file_mut());
-        let value = write(&mut file)?;
-        file.flush()?;
-        drop(file);
-        partial.as_file().sync_all()?;
-        partial.persist(path)?;
-        Ok(value)
-    };
-    filled().with_context(|| format!("writing `{}`", path.display()))
-}
-
-/// A file beside `path`: hidden, so that no reader of the folder takes it for a table; readable like any other file.
-fn partial(path: &Path) -> Result<NamedTempFile<File>> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    Ok(tempfile::Builder::new()
-        .prefix(PARTIAL)
-        .make_in(folder, |path| File::create_new(path))?)
+    failure::caught(read).with_context(|| format!("reading the metadata of `{}`", path.display()))
 }

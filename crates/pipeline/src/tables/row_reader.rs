@@ -1,6 +1,9 @@
 //! Ranges of rows of a parquet file, so that its length is not bounded by memory.
 
+use super::checksum::verify_open;
 use super::{Footer, Table};
+use crate::failure;
+use crate::files;
 use anyhow::{Context, Result, bail};
 use arrow_array::RecordBatch;
 use parquet::arrow::ProjectionMask;
@@ -36,9 +39,11 @@ impl RowReader {
     /// # Errors
     ///
     /// When the file is missing, damaged or holds other columns.
-    pub(crate) fn open(path: &Path, table: &Table) -> Result<Self> {
-        let open = || -> Result<Self> {
-            let file = File::open(path)?;
+    /// Held against its checksum, where it has one: whether it does is told, too.
+    pub(crate) fn verified(path: &Path, table: &Table) -> Result<(Self, bool)> {
+        let open = || -> Result<(Self, bool)> {
+            let mut file = files::open(path)?;
+            let ours = verify_open(&mut file)?;
             // Types as parquet itself names them, whichever program wrote the file.
             let options = ArrowReaderOptions::new()
                 .with_skip_arrow_metadata(true)
@@ -59,13 +64,23 @@ impl RowReader {
                     table.name
                 );
             }
-            Ok(Self {
+            let reader = Self {
                 path: path.to_owned(),
                 file,
                 metadata,
-            })
+            };
+            Ok((reader, ours))
         };
-        open().with_context(|| format!("reading the table `{}`", path.display()))
+        failure::caught(open).with_context(|| format!("reading the table `{}`", path.display()))
+    }
+
+    /// The file, open as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the system opens no more files.
+    pub(crate) fn file(&self) -> std::io::Result<File> {
+        self.file.try_clone()
     }
 
     /// What the file says of itself.

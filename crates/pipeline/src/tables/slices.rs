@@ -13,24 +13,26 @@ use std::path::{Path, PathBuf};
 /// A file whose metadata has been read: it grows with the file, and is not to be read again for each slice.
 pub(crate) struct Slices {
     path: PathBuf,
+    file: File,
     metadata: FileMetadataRef,
 }
 
 impl Slices {
-    /// Reads the metadata of a file.
+    /// Reads the metadata of an open file, which lies at `path`.
     ///
     /// # Errors
     ///
-    /// When the file is missing or not a whole parquet file.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// When it is not a whole parquet file.
+    pub(crate) fn of(path: &Path, file: File) -> Result<Self> {
         let read = || -> Result<FileMetadataRef> {
-            let mut reader = ParquetReader::new(File::open(path)?);
+            let mut reader = ParquetReader::new(file.try_clone()?);
             Ok(reader.get_metadata()?.clone())
         };
         let metadata = failure::caught(read)
             .with_context(|| format!("reading the metadata of `{}`", path.display()))?;
         Ok(Self {
             path: path.to_owned(),
+            file,
             metadata,
         })
     }
@@ -57,7 +59,7 @@ impl Slices {
     pub(crate) fn read(&self, columns: &[&str], rows: Range<usize>) -> Result<DataFrame> {
         let read = || -> Result<DataFrame> {
             let columns = columns.iter().map(|&name| name.to_owned()).collect();
-            let mut reader = ParquetReader::new(File::open(&self.path)?)
+            let mut reader = ParquetReader::new(self.file.try_clone()?)
                 .with_columns(Some(columns))
                 .with_slice(Some((rows.start, rows.len())));
             reader.set_metadata(self.metadata.clone());
@@ -93,7 +95,7 @@ mod tests {
             group.close().unwrap();
         }
         writer.close().unwrap();
-        let table = Slices::open(&path).unwrap();
+        let table = Slices::of(&path, File::open(&path).unwrap()).unwrap();
         assert_eq!(table.row_groups(), [0..2, 2..3]);
         let last = table.read(&["step"], 2..3).unwrap();
         assert_eq!(last.column("step").unwrap().i32().unwrap().get(0), Some(7));

@@ -1,6 +1,9 @@
 //! `--save`: the tokens of batches in a file, for other programs.
 
+use crate::config::Run;
 use crate::failure;
+use crate::mark::Mark;
+use crate::output;
 use crate::tables::{BatchWriter, Footer, SEQUENCES, write_atomically};
 use anyhow::Result;
 use arrow_array::builder::{ListBuilder, UInt32Builder};
@@ -19,8 +22,14 @@ const BATCH: u64 = 1024;
 /// # Errors
 ///
 /// When the ending is neither `.npy` nor `.parquet`, the corpus cannot be read, or the file cannot be written.
-pub(super) fn save(path: &Path, order: &TrainingOrder, indices: Range<u64>) -> Result<()> {
+pub(super) fn save(
+    path: &Path,
+    run: &Run,
+    order: &TrainingOrder,
+    indices: Range<u64>,
+) -> Result<()> {
     let path = &std::path::absolute(path)?;
+    output::admit_file(run, path, mark(path))?;
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("npy")
             if order
@@ -44,6 +53,14 @@ pub(super) fn save(path: &Path, order: &TrainingOrder, indices: Range<u64>) -> R
     }
 }
 
+/// An array has no place for a mark.
+fn mark(path: &Path) -> Mark {
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("parquet") => Mark::Table(SEQUENCES.name),
+        _ => Mark::Nothing,
+    }
+}
+
 fn save_npy<T: npy::Element>(
     path: &Path,
     order: &TrainingOrder,
@@ -52,7 +69,7 @@ fn save_npy<T: npy::Element>(
 ) -> Result<()> {
     let width = usize::try_from(order.sequence_length())? + 1;
     let shape = [usize::try_from(indices.end - indices.start)?, width];
-    write_atomically(path, |file| {
+    write_atomically(path, mark(path), |file| {
         let mut failed = None;
         let sequences = indices.map_while(|index| {
             let mut tokens = Vec::with_capacity(width);
@@ -65,6 +82,7 @@ fn save_npy<T: npy::Element>(
             Some(tokens)
         });
         let written = npy::write(file, &shape, sequences.flatten().map(stored));
+        order.check_unchanged()?;
         match failed {
             Some(error) => Err(error.into()),
             None => Ok(written?),
@@ -73,7 +91,7 @@ fn save_npy<T: npy::Element>(
 }
 
 fn save_parquet(path: &Path, order: &TrainingOrder, indices: Range<u64>) -> Result<()> {
-    write_atomically(path, |file| {
+    write_atomically(path, mark(path), |file| {
         let mut writer = BatchWriter::new(file, &SEQUENCES, &Footer::default())?;
         let mut first = indices.start;
         while first < indices.end {
@@ -82,6 +100,7 @@ fn save_parquet(path: &Path, order: &TrainingOrder, indices: Range<u64>) -> Resu
             writer.write(columns(order, first..end)?)?;
             first = end;
         }
+        order.check_unchanged()?;
         writer.finish()?;
         Ok(())
     })

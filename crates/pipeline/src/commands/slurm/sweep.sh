@@ -9,7 +9,6 @@
 #SBATCH --job-name=@NAME@
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=@LOGS@/%x-%A-%a.log
 #SBATCH --signal=B:TERM@180
 set -euo pipefail
 
@@ -25,16 +24,19 @@ pipeline=(@PIPELINE@)
 # ------------------------------------------------------------------------------------------------------------------------------
 
 script=@SCRIPT@
+log=@LOG@
 run_file=@FILE@
 out=@OUT@
 n=@N@
 
 submit() {
     local plan probe join
-    plan=$(sbatch --parsable "${plan_options[@]}" --job-name=@NAME@-plan "$script" plan)
-    probe=$(sbatch --parsable "${probe_options[@]}" "$@" --job-name=@NAME@-probe --array="0-$((n - 1))" \
+    # A job whose dependency has failed is cancelled: it would wait for ever.
+    local each=(--parsable --output="$log" --kill-on-invalid-dep=yes)
+    plan=$(sbatch "${each[@]}" "${plan_options[@]}" --job-name=@NAME@-plan "$script" plan)
+    probe=$(sbatch "${each[@]}" "${probe_options[@]}" "$@" --job-name=@NAME@-probe --array="0-$((n - 1))" \
         --dependency="afterok:${plan%%;*}" "$script" probe)
-    join=$(sbatch --parsable "${join_options[@]}" --job-name=@NAME@-join --kill-on-invalid-dep=yes \
+    join=$(sbatch "${each[@]}" "${join_options[@]}" --job-name=@NAME@-join \
         --dependency="afterok:${probe%%;*}" "$script" join)
     echo "plan ${plan%%;*}, probe ${probe%%;*} ($n tasks), join ${join%%;*}; logs in" @LOGS@
 }
@@ -66,10 +68,17 @@ run() {
     return "$code"
 }
 
+# Says in the log what follows from a failure, and ends with its code.
+failed() {
+    echo "$1 failed with exit code $2: $3" >&2
+    exit "$2"
+}
+
 case "${1:-}" in
     plan)
         use_local_caches
-        run "${pipeline[@]}" run "$run_file" --out "$out" --only plan
+        run "${pipeline[@]}" run "$run_file" --out "$out" --only plan \
+            || failed "the plan" $? "Slurm cancels the jobs after it; mend the cause and submit again"
         ;;
     probe)
         use_local_caches
@@ -78,13 +87,16 @@ case "${1:-}" in
         run "${pipeline[@]}" run "$run_file" --out "$out" --shard "$SLURM_ARRAY_TASK_ID/$n" --keep-going || code=$?
         if [ "$code" = 130 ]; then
             scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+            exit "$code"
         fi
-        exit "$code"
+        [ "$code" = 0 ] || failed "shard $SLURM_ARRAY_TASK_ID of $n" "$code" \
+            "Slurm cancels the job that makes the tables; mend the cause and submit again, finished parts are kept"
         ;;
     join)
         use_local_caches
-        run "${pipeline[@]}" run "$run_file" --out "$out" --only join
-        run "${pipeline[@]}" run "$run_file" --out "$out" --only analyse
+        run "${pipeline[@]}" run "$run_file" --out "$out" --only join || failed "the join" $? "no table was made"
+        run "${pipeline[@]}" run "$run_file" --out "$out" --only analyse \
+            || failed "the analysis" $? "\`memorization\` is there, the tables of the analysis are not"
         ;;
     *) submit "$@" ;;
 esac

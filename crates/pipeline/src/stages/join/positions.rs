@@ -1,10 +1,10 @@
 //! The table `positions`, a stretch at a time.
 
-use crate::config::Run;
 use crate::tables::{POSITIONS, Slices};
 use anyhow::{Context, Result, bail};
 use polars::prelude::DataFrame;
 use std::ops::Range;
+use std::path::Path;
 
 /// The table, and which of its rows are whose.
 pub(super) struct Positions {
@@ -28,9 +28,7 @@ impl Positions {
     /// # Errors
     ///
     /// When the table is missing or damaged.
-    pub(super) fn open(run: &Run) -> Result<Self> {
-        let path = run.out.join(POSITIONS.path);
-        let table = Slices::open(&path)?;
+    pub(super) fn open(path: &Path, table: Slices) -> Result<Self> {
         let mut stretches = Vec::new();
         for rows in table.row_groups() {
             let ends = |offset| -> Result<(String, u32)> {

@@ -4,8 +4,9 @@ use crate::config::{Run, Selection};
 use crate::failure;
 use crate::fingerprint;
 use crate::inputs::{Inputs, contents};
+use crate::mark::Mark;
 use crate::stages::verdicts_folder;
-use crate::tables::{EXPOSURES_BY_STEP, Footer, POSITIONS, Table, read_metadata, verify};
+use crate::tables::{EXPOSURES_BY_STEP, Footer, POSITIONS, Table, parts, read_metadata, verify};
 use anyhow::Result;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -79,11 +80,12 @@ fn checkpoints(run: &Run) -> BTreeMap<&str, Vec<u32>> {
 ///
 /// # Errors
 ///
-/// When positions of another run lie there, and verdicts on them.
+/// When positions of another run lie there, and verdicts on them, or a table of another program.
 pub(super) fn rows(run: &Run, table: &Table, footer: &Footer) -> Result<Option<u64>> {
     let path = run.out.join(table.path);
+    Mark::Table(table.name).check(&path)?;
     // A damaged table is written anew.
-    if !path.exists() || verify(&path).is_err() {
+    if !matches!(verify(&path), Ok(true)) {
         return Ok(None);
     }
     let Ok((found, n_rows)) = read_metadata(&path) else {
@@ -96,7 +98,7 @@ pub(super) fn rows(run: &Run, table: &Table, footer: &Footer) -> Result<Option<u
             .all(|(key, value)| found.get(key) == Some(value));
         return Ok(same.then_some(n_rows));
     }
-    if table.name == POSITIONS.name && verdicts_folder(&run.out).exists() {
+    if table.name == POSITIONS.name && !parts(&verdicts_folder(&run.out)).is_empty() {
         return Err(failure::failed(
             format_args!(
                 "the positions `{}` were made by another run, and there are verdicts on them: other inputs or settings",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use training_order::{DocumentCopies, ProbeExposure, TrainingIndex, TrainingOrder};
 
 /// The exposures of a corpus' probes, in their order; nothing where the run file does not ask for them.
-pub(super) struct Met {
+pub(crate) struct Met {
     exposures: Vec<(u32, ProbeExposure)>,
     /// Nothing where the corpus is preshuffled.
     copies: Vec<DocumentCopies>,
@@ -29,7 +29,7 @@ impl Met {
     /// # Errors
     ///
     /// When the corpus cannot be read.
-    pub(super) fn count(
+    pub(crate) fn count(
         order: &TrainingOrder,
         probe: &Probe,
         training_indices: &[TrainingIndex],
@@ -52,7 +52,7 @@ impl Met {
     }
 
     /// The columns from `exposures_before` to `copies_after`, of some of the probes.
-    pub(super) fn columns(&self, probes: Range<usize>) -> Vec<ArrayRef> {
+    pub(crate) fn columns(&self, probes: Range<usize>) -> Vec<ArrayRef> {
         let none = || new_null_array(&DataType::UInt32, probes.len());
         let exposures = self.exposures.get(probes.clone());
         let exposure = |of: fn(&(u32, ProbeExposure)) -> Option<u32>| match exposures {

@@ -3,8 +3,9 @@
 use super::backlog::Job;
 use crate::config::Run;
 use crate::judges::{Judged, Recheck};
+use crate::mark::Mark;
 use crate::stages::footer;
-use crate::tables::{BatchWriter, VERDICTS, write_atomically};
+use crate::tables::{BatchWriter, VERDICTS, stage};
 use anyhow::Result;
 use arrow_array::{ArrayRef, BooleanArray, Float32Array, StringArray, UInt16Array, UInt32Array};
 use gpt_neox::Likelihood;
@@ -18,12 +19,17 @@ pub(super) struct Verdicts {
     pub(super) recheck: Recheck,
 }
 
-/// Writes the part of a unit.
+/// Writes the part of a unit; asks `still` whether it may take its place.
 ///
 /// # Errors
 ///
-/// When it cannot be written.
-pub(super) fn write(run: &Run, job: &Job<'_>, verdicts: Verdicts) -> Result<()> {
+/// Those of `still`, and when it cannot be written.
+pub(super) fn write(
+    run: &Run,
+    job: &Job<'_>,
+    verdicts: Verdicts,
+    still: impl Fn() -> Result<()>,
+) -> Result<()> {
     let Verdicts {
         training_indices,
         judged,
@@ -74,10 +80,12 @@ pub(super) fn write(run: &Run, job: &Job<'_>, verdicts: Verdicts) -> Result<()> 
         likelihood(|likelihood| likelihood.logp_suffix),
         Arc::new(n_top1.collect::<UInt16Array>()),
     ];
-    write_atomically(&job.unit.path, |file| {
+    let ((), part) = stage(&job.unit.path, Mark::Table(VERDICTS.name), |file| {
         let mut writer = BatchWriter::new(file, &VERDICTS, &footer)?;
         writer.write(columns)?;
         writer.finish()?;
         Ok(())
-    })
+    })?;
+    still()?;
+    part.land()
 }
