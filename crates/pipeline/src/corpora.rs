@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use training_order::blend::weights_by_documents;
 use training_order::mmididx::Dataset;
-use training_order::{Items, LoaderSettings, MapFiles, TrainingOrder};
+use training_order::{Items, LoaderSettings, MapFiles, OrderError, TrainingOrder};
 
 /// What the order of a corpus is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,14 +66,19 @@ fn opened(corpus: &Corpus) -> Result<OpenCorpus> {
         }
         Data::One(path) => (path, Dataset::open(path)?),
     };
-    let maps = corpus
-        .maps
-        .as_deref()
-        .map(MapFiles::with_prefix)
-        .or_else(|| beside(path, &settings));
-    let source = match corpus.order {
+    let order = match corpus.order {
+        None if dataset.looks_preshuffled(settings.sequence_length)? => {
+            Some(OrderSource::Preshuffled)
+        }
+        order => order,
+    };
+    let maps = match (&corpus.maps, order) {
+        (Some(prefix), _) => Some(MapFiles::with_prefix(prefix)),
+        (None, Some(OrderSource::Seed | OrderSource::Preshuffled)) => None,
+        (None, Some(OrderSource::Maps) | None) => beside(path, &settings)?,
+    };
+    let source = match order {
         Some(source) => source,
-        None if dataset.looks_preshuffled(settings.sequence_length)? => OrderSource::Preshuffled,
         None if maps.is_some() => OrderSource::Maps,
         None => OrderSource::Seed,
     };
@@ -101,7 +106,11 @@ fn opened(corpus: &Corpus) -> Result<OpenCorpus> {
 }
 
 /// The maps that GPT-NeoX left beside the corpus, under the name it would look for.
-fn beside(path: &Path, settings: &LoaderSettings) -> Option<MapFiles> {
+///
+/// # Errors
+///
+/// When they were made by another packing than `packed`.
+fn beside(path: &Path, settings: &LoaderSettings) -> Result<Option<MapFiles>, OrderError> {
     let n_sequences = u64::from(settings.n_steps) * u64::from(settings.batch_size);
     let name = if settings.items == Items::TrainDataPaths {
         "train_0"
@@ -109,13 +118,14 @@ fn beside(path: &Path, settings: &LoaderSettings) -> Option<MapFiles> {
         "train"
     };
     let n_samples = settings.items.n_samples(n_sequences, 1.0);
-    MapFiles::find(
+    let found = MapFiles::find(
         path,
         name,
         n_samples,
         settings.sequence_length,
         settings.seed,
-    )
+    );
+    Ok(found?)
 }
 
 impl OpenCorpus {

@@ -65,6 +65,8 @@
 
 pub mod blend;
 mod exposure;
+mod file;
+mod impostor;
 pub mod index_map;
 pub mod loader;
 mod map;
@@ -77,6 +79,8 @@ mod position;
 
 pub use blend::Blend;
 pub use exposure::{DocumentCopies, ProbeExposure};
+pub use file::Change;
+pub use impostor::Impostor;
 pub use index_map::{BuildError, DocumentSpan, MapError, MapFiles};
 pub use loader::{Items, Part, Split, SplitError};
 pub use mixture::{Member, Mixture};
