@@ -2,7 +2,7 @@
 
 use crate::file::Change;
 use crate::index_map::DocumentSpan;
-use crate::mmididx::ReadError;
+use crate::mmididx::{Dataset, ReadError};
 use crate::order::{Exposure, OrderError, TrainingOrder};
 use crate::position::TrainingIndex;
 use rayon::prelude::*;
@@ -156,9 +156,9 @@ impl TrainingOrder {
         self.check_unchanged()?;
         // A probe's own sequence was met, or the corpus is not as it was.
         table.exposures(tokens.start == 0).ok_or_else(|| {
-            let paths = self.datasets().next().map(|dataset| dataset.idx_path());
+            let path = self.datasets().next().map(Dataset::idx_path);
             ReadError::Changed {
-                path: paths.unwrap_or(Path::new("")).to_owned(),
+                path: path.unwrap_or(Path::new("")).to_owned(),
                 change: Change::Contents,
             }
         })

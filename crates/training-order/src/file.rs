@@ -161,7 +161,7 @@ fn regular(metadata: &Metadata) -> io::Result<()> {
 pub(crate) fn hint(error: &io::Error) -> Option<&'static str> {
     let is_not_regular = error
         .get_ref()
-        .is_some_and(|source| source.is::<NotRegular>());
+        .is_some_and(<dyn std::error::Error + Send + Sync>::is::<NotRegular>);
     Some(match (error.kind(), error.raw_os_error()) {
         _ if is_not_regular => {
             "corpora and maps are read in place: write the contents to a regular file, and name that"

@@ -46,116 +46,99 @@ fn peak() -> u64 {
     number.unwrap().parse().unwrap()
 }
 
+/// Sequence length, batch size and steps of a run.
+type Run = (u32, u32, u32);
+
+struct Case {
+    name: &'static str,
+    idx: Vec<u8>,
+    /// Bytes of the `.bin`.
+    n_bytes: usize,
+    run: Run,
+    n_members: usize,
+    /// What the error says, where there must be one.
+    error: Option<&'static str>,
+}
+
+const PYTHIA: Run = (2048, 1024, 143_000);
+const EPOCHS: &str = "epochs, more than 65534";
+
+impl Case {
+    fn new(name: &'static str, idx: Vec<u8>, error: impl Into<Option<&'static str>>) -> Self {
+        Self {
+            name,
+            idx,
+            n_bytes: 4,
+            run: PYTHIA,
+            n_members: 1,
+            error: error.into(),
+        }
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let tiny = || idx(8, &[2], &[0]);
+    let mut claims = tiny();
+    claims[18..26].copy_from_slice(&(1_u64 << 60).to_le_bytes());
+    let mut wraps = tiny();
+    wraps[18..34].fill(0xff);
+    let mut mostly_empty = [0; 500];
+    mostly_empty[499] = 2;
+    // Almost 2³² sequences.
+    let many = (2048, 1023, 4_198_404);
+    let one_each = (1, 65_536, 32_767);
+    let beyond = "item 0 reaches to byte";
+    let longer = "bytes where its header asks for";
+    vec![
+        Case::new("2 tokens for Pythia's run", tiny(), EPOCHS),
+        Case {
+            run: many,
+            ..Case::new("2 tokens for 4 billion sequences", tiny(), EPOCHS)
+        },
+        Case {
+            run: one_each,
+            ..Case::new("2 tokens for 2 billion of one", tiny(), EPOCHS)
+        },
+        Case {
+            run: many,
+            n_members: 2,
+            ..Case::new("a mixture", tiny(), EPOCHS)
+        },
+        Case {
+            n_members: 300,
+            ..Case::new("300 members", tiny(), "a mixture of 300 datasets")
+        },
+        Case::new("empty documents", idx(8, &mostly_empty, &[0; 500]), EPOCHS),
+        Case::new("2⁶⁰ items", claims, longer),
+        Case::new("2⁶⁴ − 1 items", wraps, longer),
+        Case::new("a size", idx(8, &[i32::MAX, 2], &[0, 0]), beyond),
+        Case::new("a pointer", idx(8, &[2, 2], &[i64::MAX - 3, 0]), beyond),
+        Case {
+            n_bytes: 8,
+            ..Case::new(
+                "a sum beyond 2⁶³",
+                idx(5, &[i32::MAX, 1], &[i64::MAX - 7, 0]),
+                beyond,
+            )
+        },
+        // 500 documents that are one and the same, for a twentieth of Pythia's run.
+        Case {
+            n_bytes: 800,
+            run: (2048, 1024, 7_000),
+            ..Case::new("shared tokens", idx(1, &[800; 500], &[0; 500]), None)
+        },
+    ]
+}
+
 #[test]
 fn what_a_small_corpus_claims_takes_neither_memory_nor_time() {
-    let zeros = |n: usize| vec![0_i64; n];
-    let mut claims = idx(8, &[2], &[0]);
-    claims[18..26].copy_from_slice(&(1_u64 << 60).to_le_bytes());
-    let mut wraps = idx(8, &[2], &[0]);
-    wraps[18..34].fill(0xff);
-    let mut mostly_empty = vec![0; 499];
-    mostly_empty.push(2);
-    let pythia = (2048, 1024, 143_000);
-    let many = (2048, 1023, 4_198_404);
-    let half = (1, 65_536, 32_767);
-    let epochs = "epochs, more than 65534";
-    let cases: [(&str, Vec<u8>, usize, (u32, u32, u32), usize, Option<&str>); 12] = [
-        (
-            "2 tokens for 4 billion sequences",
-            idx(8, &[2], &[0]),
-            4,
-            many,
-            1,
-            Some(epochs),
-        ),
-        (
-            "2 tokens for Pythia's run",
-            idx(8, &[2], &[0]),
-            4,
-            pythia,
-            1,
-            Some(epochs),
-        ),
-        ("in a mixture", idx(8, &[2], &[0]), 4, many, 2, Some(epochs)),
-        (
-            "300 members",
-            idx(8, &[2], &[0]),
-            4,
-            half,
-            300,
-            Some("a mixture of 300 datasets"),
-        ),
-        (
-            "2 tokens for 2 billion of one",
-            idx(8, &[2], &[0]),
-            4,
-            half,
-            1,
-            Some(epochs),
-        ),
-        (
-            "empty documents",
-            idx(8, &mostly_empty, &zeros(500)),
-            4,
-            pythia,
-            1,
-            Some(epochs),
-        ),
-        (
-            "2⁶⁰ items",
-            claims,
-            4,
-            pythia,
-            1,
-            Some("bytes where its header asks for"),
-        ),
-        (
-            "2⁶⁴ − 1 items",
-            wraps,
-            4,
-            pythia,
-            1,
-            Some("bytes where its header asks for"),
-        ),
-        (
-            "a size beyond the `.bin`",
-            idx(8, &[i32::MAX, 2], &[0, 0]),
-            4,
-            pythia,
-            1,
-            Some("item 0 reaches to byte"),
-        ),
-        (
-            "a pointer beyond all",
-            idx(8, &[2, 2], &[i64::MAX, 0]),
-            4,
-            pythia,
-            1,
-            Some("item 0 reaches to byte"),
-        ),
-        (
-            "a sum beyond 2⁶⁴",
-            idx(5, &[i32::MAX, 1], &[i64::MAX - 7, 0]),
-            8,
-            pythia,
-            1,
-            Some("item 0 reaches to byte"),
-        ),
-        // 500 documents that are one and the same: 36,000 epochs' worth of a tenth of Pythia's run.
-        (
-            "shared tokens",
-            idx(1, &[800; 500], &zeros(500)),
-            800,
-            (2048, 1024, 7_000),
-            1,
-            None,
-        ),
-    ];
     let before = peak();
-    for (name, idx, n_bytes, (sequence_length, batch_size, n_steps), n_members, expected) in cases {
+    for case in cases() {
+        let name = case.name;
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("a.idx"), &idx).unwrap();
-        fs::write(folder.path().join("a.bin"), vec![1; n_bytes]).unwrap();
+        fs::write(folder.path().join("a.idx"), &case.idx).unwrap();
+        fs::write(folder.path().join("a.bin"), vec![1; case.n_bytes]).unwrap();
+        let (sequence_length, batch_size, n_steps) = case.run;
         let settings = LoaderSettings {
             items: Items::TrainDataPaths,
             sequence_length,
@@ -164,16 +147,14 @@ fn what_a_small_corpus_claims_takes_neither_memory_nor_time() {
             seed: 1,
         };
         let started = Instant::now();
-        let outcome = use_all(folder.path(), &settings, n_members);
+        let outcome = use_all(folder.path(), &settings, case.n_members);
         let took = started.elapsed();
-        match (&outcome, expected) {
+        match (&outcome, case.error) {
             (Ok(()), None) => {}
-            (Err(error), Some(expected)) => {
-                assert!(error.contains(expected), "{name}: {error}");
-                assert!(
-                    !error.contains(epochs) || error.contains("lower the number of steps"),
-                    "{name}: {error}"
-                );
+            (Err(found), Some(error)) => {
+                assert!(found.contains(error), "{name}: {found}");
+                let has_cure = error != EPOCHS || found.contains("lower the number of steps");
+                assert!(has_cure, "{name}: {found}");
             }
             _ => panic!("{name}: {outcome:?}"),
         }

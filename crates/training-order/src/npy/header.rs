@@ -159,7 +159,7 @@ impl<'a> Text<'a> {
             return Ok(());
         }
         let found = shown(self.0.trim());
-        Err(format!("it has `{}` where a `{sign}` belongs", found))
+        Err(format!("it has `{found}` where a `{sign}` belongs"))
     }
 
     /// A string in quotation marks of either kind.
