@@ -15,8 +15,9 @@ pub struct Blend {
 impl Blend {
     /// Blends members by their weights, `len` places long.
     ///
-    /// Place by place, the member that lags most behind its weight is next; the first of several. `None` for more
-    /// members than the 256 that a byte of `dataset_index` can name, or where there is no memory.
+    /// Place by place, the member that lags most behind its weight is next; the first of several.
+    /// `None` for more members than the 256 that a byte of `dataset_index` can name, or where there
+    /// is no memory.
     pub fn build(weights: &[f64], len: u32) -> Option<Self> {
         let numbers = (0..=u8::MAX).take(weights.len());
         if numbers.len() < weights.len() {

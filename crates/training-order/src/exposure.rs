@@ -305,8 +305,8 @@ impl Table {
         }
     }
 
-    /// What was found of each probe; `at_start` says whether the probes themselves begin their sequences. `None` where
-    /// a probe was not met itself.
+    /// What was found of each probe; `at_start` says whether the probes themselves begin their
+    /// sequences. `None` where a probe was not met itself.
     fn exposures(&self, at_start: bool) -> Option<Vec<ProbeExposure>> {
         let exposure = |&(number, step, consumed): &(usize, usize, bool)| {
             let spans = &self.contents[number].spans;

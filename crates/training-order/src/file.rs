@@ -123,8 +123,8 @@ impl Identity {
     }
 }
 
-/// Opens a regular file to read. Anything else is an error at once: a pipe would wait for its other end, a device
-/// may never end.
+/// Opens a regular file to read. Anything else is an error at once: a pipe would wait for its other
+/// end, a device may never end.
 pub(crate) fn open(path: &Path) -> io::Result<(File, Identity)> {
     // Before, because opening a device may do something to it.
     regular(&path.metadata()?)?;

@@ -22,7 +22,8 @@ use std::path::Path;
 const STRIDE: u64 = 16;
 /// Beyond so many entries GPT-NeoX counts in 64 bits; we do not.
 const LIMIT: u32 = u32::MAX - 1;
-/// More epochs than that are a mistake in the run's settings: no run goes through its corpus so often.
+/// More epochs than that are a mistake in the run's settings: no run goes through its corpus so
+/// often.
 const MAX_EPOCHS: u64 = 65_534;
 
 /// The three maps of one dataset.
@@ -76,7 +77,8 @@ pub struct DocumentSpan {
 }
 
 impl IndexMap {
-    /// Items in the order in which their tokens are put end to end; an error for an entry that no item has.
+    /// Items in the order in which their tokens are put end to end; an error for an entry that no
+    /// item has.
     pub fn doc_idx(&self) -> impl Iterator<Item = Result<u32, ReadError>> {
         self.doc_idx.iter(u32::MAX.into())
     }

@@ -19,15 +19,16 @@
 //!
 //! The arrays begin at byte 34 and are therefore never aligned.
 //!
-//! The `.bin` may also lie there as published shards, `NAME-00000-of-00020.bin` and so on, named after the last
-//! number. Where all shards of a set are there, they are read, and a `.bin` beside them is not:
-//! [`mmididx::Dataset::ignored_bin`] names it. Pythia's script that puts shards together makes the whole `.bin` first
-//! and fills it afterwards, so that its length does not show whether it is whole.
+//! The `.bin` may also lie there as published shards, `NAME-00000-of-00020.bin` and so on, named
+//! after the last number. Where all shards of a set are there, they are read, and a `.bin` beside
+//! them is not: [`mmididx::Dataset::ignored_bin`] names it. Pythia's script that puts shards
+//! together makes the whole `.bin` first and fills it afterwards, so that its length does not show
+//! whether it is whole.
 //!
-//! Files are mapped into memory and read in place. Only regular files are: a pipe, a device, a socket or a folder is
-//! an error. Each file's device, inode, length and time of modification are held, and
-//! [`TrainingOrder::check_unchanged`] refuses files that differ. No length in a header is believed before it is
-//! compared with the file's, and the items must end where the `.bin` does.
+//! Files are mapped into memory and read in place. Only regular files are: a pipe, a device, a
+//! socket or a folder is an error. Each file's device, inode, length and time of modification are
+//! held, and [`TrainingOrder::check_unchanged`] refuses files that differ. No length in a header is
+//! believed before it is compared with the file's, and the items must end where the `.bin` does.
 //!
 //! # The order
 //!
@@ -39,8 +40,9 @@
 //! `s · batch_size … (s + 1) · batch_size − 1`, whatever the layout of devices. A checkpoint of *n* steps has
 //! seen exactly the batches with *s* < *n*: see [`Checkpoint::has_seen`].
 //!
-//! That is GPT-NeoX's packing `packed`. Since 2024 there are others, whose maps [`MapFiles::find`] and
-//! [`TrainingOrder::from_maps`] refuse: by their names, and by samples that all begin with a document.
+//! That is GPT-NeoX's packing `packed`. Since 2024 there are others, whose maps [`MapFiles::find`]
+//! and [`TrainingOrder::from_maps`] refuse: by their names, and by samples that all begin with a
+//! document.
 //!
 //! # Example
 //!

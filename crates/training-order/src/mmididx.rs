@@ -25,13 +25,15 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens `PREFIX.idx`, and the shards `PREFIX-NNNNN-of-MMMMM.bin` where all of them are there, else `PREFIX.bin`.
-    /// Reads the header and the last item's entries; all entries where the last item does not end with the tokens.
+    /// Opens `PREFIX.idx`, and the shards `PREFIX-NNNNN-of-MMMMM.bin` where all of them are there,
+    /// else `PREFIX.bin`. Reads the header and the last item's entries; all entries where the last
+    /// item does not end with the tokens.
     ///
     /// # Errors
     ///
-    /// When a file is missing, is no regular file or cannot be mapped, the header is not one of this format, the
-    /// `.idx` is not as long as its header says, or the items end elsewhere than the tokens.
+    /// When a file is missing, is no regular file or cannot be mapped, the header is not one of
+    /// this format, the `.idx` is not as long as its header says, or the items end elsewhere than
+    /// the tokens.
     pub fn open(prefix: &Path) -> Result<Self, OpenError> {
         let path = with_ending(prefix, "idx");
         let idx = match Map::open(&path) {
@@ -45,7 +47,8 @@ impl Dataset {
         Ok(dataset)
     }
 
-    /// The `.bin` that lies beside all shards of it and is not read: it may not have been filled to its end.
+    /// The `.bin` that lies beside all shards of it and is not read: it may not have been filled to
+    /// its end.
     pub fn ignored_bin(&self) -> Option<&Path> {
         match self.bin.beside()? {
             Beside::Bin(path) => Some(path),
@@ -166,12 +169,13 @@ impl Dataset {
         Ok(())
     }
 
-    /// Refuses files that are not as they were when they were opened: another device, inode, length or time of
-    /// modification. Reading beyond the end of a mapped file that was cut short ends the program with SIGBUS.
+    /// Refuses files that are not as they were when they were opened: another device, inode, length
+    /// or time of modification. Reading beyond the end of a mapped file that was cut short ends the
+    /// program with SIGBUS.
     ///
     /// Asking the system takes longer than reading a sequence, so that reads do not ask. Whoever reads many
-    /// sequences asks now and then, as `pipeline` does for each chunk of probes, and once more at the end. What is
-    /// cut short in between still does harm.
+    /// sequences asks now and then, as `pipeline` does for each chunk of probes, and once more at
+    /// the end. What is cut short in between still does harm.
     ///
     /// # Errors
     ///
@@ -195,8 +199,8 @@ impl Dataset {
         self.check_with(&|_| ())
     }
 
-    /// Like [`Self::check`]; `progress` is told of items as they are done, by how many more there are: of
-    /// [`Self::n_items`] in all. It is called from several threads.
+    /// Like [`Self::check`]; `progress` is told of items as they are done, by how many more there
+    /// are: of [`Self::n_items`] in all. It is called from several threads.
     ///
     /// # Errors
     ///

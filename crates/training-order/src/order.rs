@@ -332,7 +332,8 @@ impl TrainingOrder {
         self.check_with(&|_| ())
     }
 
-    /// What [`Self::check_with`] looks at in all: items, samples of maps, and sequences of a preshuffled corpus.
+    /// What [`Self::check_with`] looks at in all: items, samples of maps, and sequences of a
+    /// preshuffled corpus.
     pub fn n_to_check(&self) -> u64 {
         let items: u64 = self.datasets().map(Dataset::n_items).sum();
         items
@@ -345,8 +346,8 @@ impl TrainingOrder {
             }
     }
 
-    /// Like [`Self::check`]; `progress` is told of what is done, by how much more it is: of [`Self::n_to_check`] in
-    /// all. It is called from several threads.
+    /// Like [`Self::check`]; `progress` is told of what is done, by how much more it is: of
+    /// [`Self::n_to_check`] in all. It is called from several threads.
     ///
     /// # Errors
     ///
@@ -610,7 +611,8 @@ impl Meetings {
     /// times.
     fn meet(&mut self, member: &Member, sample: u32, counts: &mut [u64]) -> Result<(), ReadError> {
         let (map, dataset, sample) = (member.index_map(), member.dataset(), sample as usize);
-        // A document that is met more often than there are epochs: a map was not so when it was opened.
+        // A document that is met more often than there are epochs: a map was not so when it was
+        // opened.
         let changed = || ReadError::Changed {
             path: map.doc_idx_path(dataset).to_owned(),
             change: Change::Contents,

@@ -1,4 +1,5 @@
-//! What a small corpus claims takes neither memory nor time: one test, so that the memory is its own.
+//! What a small corpus claims takes neither memory nor time: one test, so that the memory is its
+//! own.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]

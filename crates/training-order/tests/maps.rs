@@ -68,8 +68,8 @@ fn write_packed(prefix: &Path, files: &MapFiles) {
     write_maps(files, &documents, &starts, &shuffled);
 }
 
-/// Maps as `pack_until_overflow` makes them (`gpt2_dataset.py`), but for the shuffles: whole documents until the next
-/// one would not fit.
+/// Maps as `pack_until_overflow` makes them (`gpt2_dataset.py`), but for the shuffles: whole
+/// documents until the next one would not fit.
 fn write_overflow(files: &MapFiles, lengths: &[u32], n_samples: usize) {
     let (mut documents, mut starts, mut run) = (Vec::new(), Vec::new(), 0);
     for item in (0..lengths.len()).cycle() {

@@ -1,10 +1,11 @@
 //! Feeds damaged files to everything that reads files: `fuzz N [SEED]`, on stable Rust.
 //!
-//! Each of N rounds takes a case of `tests/reference`, damages it by the grammar of its formats (`mutants.rs`), and
-//! then opens, checks and reads the corpus in every way there is. Errors are expected. A panic, a round of more than
-//! 20 seconds, an error that names no file, and a sequence that cannot be read although `check` found nothing end
-//! the program, and leave the round's files in a folder that it names. Run it with little memory (`ulimit -v
-//! 2000000`), so that a length taken from a damaged header shows.
+//! Each of N rounds takes a case of `tests/reference`, damages it by the grammar of its formats
+//! (`mutants.rs`), and then opens, checks and reads the corpus in every way there is. Errors are
+//! expected. A panic, a round of more than 20 seconds, an error that names no file, and a sequence
+//! that cannot be read although `check` found nothing end the program, and leave the round's files
+//! in a folder that it names. Run it with little memory (`ulimit -v 2000000`), so that a length
+//! taken from a damaged header shows.
 
 #![expect(
     clippy::print_stdout,
@@ -94,7 +95,8 @@ fn run(n_rounds: u32, seed: u32) -> Result<Tally, Box<dyn Error>> {
     Ok(tally)
 }
 
-/// The corpora of the reference cases, with GPT-NeoX's maps as `maps_*_idx.npy`, and their sequence lengths.
+/// The corpora of the reference cases, with GPT-NeoX's maps as `maps_*_idx.npy`, and their sequence
+/// lengths.
 fn cases() -> Result<Vec<(mutants::Files, u32)>, Box<dyn Error>> {
     let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
     let mut cases = Vec::new();

@@ -1,4 +1,5 @@
-//! Damage by the grammar of the formats: fields, sizes, pointers, keys of headers, names of shards, kinds of files.
+//! Damage by the grammar of the formats: fields, sizes, pointers, keys of headers, names of shards,
+//! kinds of files.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -7,14 +7,16 @@ use std::collections::TryReserveError;
 use std::ops::Range;
 
 impl IndexMap {
-    /// Builds the maps as GPT-NeoX does when asked for `n_samples` samples of `sequence_length + 1` tokens.
+    /// Builds the maps as GPT-NeoX does when asked for `n_samples` samples of `sequence_length + 1`
+    /// tokens.
     ///
-    /// Whole epochs are built, as many as `n_samples` needs; all copies of a document are in one shuffle.
+    /// Whole epochs are built, as many as `n_samples` needs; all copies of a document are in one
+    /// shuffle.
     ///
     /// # Errors
     ///
-    /// When a size cannot be read, there are fewer than 2 tokens, the samples need more than 65,534 epochs, a map
-    /// would have 2³² − 2 entries or more, or there is no memory for it.
+    /// When a size cannot be read, there are fewer than 2 tokens, the samples need more than 65,534
+    /// epochs, a map would have 2³² − 2 entries or more, or there is no memory for it.
     pub fn build(
         dataset: &Dataset,
         items: Range<u64>,
@@ -90,7 +92,8 @@ impl IndexMap {
 }
 
 /// `doc_idx` and `shuffle_idx`: `n_epochs` copies of `items` and the numbers below `n_samples`, shuffled with
-/// one random state, in this order. This is all of an order that does not depend on the documents' sizes.
+/// one random state, in this order. This is all of an order that does not depend on the documents'
+/// sizes.
 ///
 /// # Errors
 ///
@@ -106,7 +109,8 @@ pub fn permutations(
     let (mut doc_idx, mut shuffle_idx) = (Vec::new(), Vec::new());
     doc_idx.try_reserve_exact(n_documents)?;
     shuffle_idx.try_reserve_exact(n_samples as usize)?;
-    // The second shuffle begins where the first one's draws end: they are made again, without the swaps.
+    // The second shuffle begins where the first one's draws end: they are made again, without the
+    // swaps.
     rayon::join(
         || {
             (0..n_epochs).for_each(|_| doc_idx.extend(items.clone()));
@@ -122,7 +126,8 @@ pub fn permutations(
     Ok((doc_idx, shuffle_idx))
 }
 
-/// The tokens of some items. Maps are as long as this says, so that it is not believed beyond what the `.bin` holds.
+/// The tokens of some items. Maps are as long as this says, so that it is not believed beyond what
+/// the `.bin` holds.
 pub(super) fn n_tokens(dataset: &Dataset, items: Range<u64>) -> Result<u64, ReadError> {
     let sizes = items
         .clone()

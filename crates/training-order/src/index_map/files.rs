@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 const N_LOOKS: u64 = 1024;
 /// The three kinds of maps, as file names end.
 const ENDINGS: [&str; 3] = ["_doc_idx.npy", "_sample_idx.npy", "_shuffle_idx.npy"];
-/// What stands behind the seed in the names of `packed` maps: nothing until 2024, then whether documents may be
-/// chopped, which changes nothing here.
+/// What stands behind the seed in the names of `packed` maps: nothing until 2024, then whether
+/// documents may be chopped, which changes nothing here.
 const PACKED: [&str; 3] = ["", "_packedpi_ac", "_packedpi"];
 
 /// GPT-NeoX's own files of the maps of one dataset.
@@ -30,13 +30,14 @@ pub struct MapFiles {
 }
 
 impl MapFiles {
-    /// The maps that GPT-NeoX would reuse for a dataset, where all three lie beside the corpus: those named
-    /// `PREFIX_NAME_indexmap_{n_samples}ns_{sequence_length}sl_{seed}s_*`, with `_packedpi_ac` since 2024.
+    /// The maps that GPT-NeoX would reuse for a dataset, where all three lie beside the corpus:
+    /// those named `PREFIX_NAME_indexmap_{n_samples}ns_{sequence_length}sl_{seed}s_*`, with
+    /// `_packedpi_ac` since 2024.
     ///
     /// # Errors
     ///
-    /// When maps of this run lie there that were made by another packing than `packed`: whether or not there are
-    /// maps of `packed`, too, the run may be either.
+    /// When maps of this run lie there that were made by another packing than `packed`: whether or
+    /// not there are maps of `packed`, too, the run may be either.
     pub fn find(
         prefix: &Path,
         name: &str,
@@ -85,7 +86,8 @@ impl MapFiles {
     }
 }
 
-/// A map beside the corpus whose name begins with `start` and goes on with another packing than `packed`.
+/// A map beside the corpus whose name begins with `start` and goes on with another packing than
+/// `packed`.
 fn other_packing(prefix: &Path, start: &OsString) -> Option<(PathBuf, Packing)> {
     let folder = match prefix.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -103,7 +105,8 @@ fn other_packing(prefix: &Path, start: &OsString) -> Option<(PathBuf, Packing)> 
     found.min_by(|a, b| a.0.cmp(&b.0))
 }
 
-/// The packing in the name of a map, by what stands behind the seed: `_unpackedpi_ac_doc_idx.npy` → `unpacked`.
+/// The packing in the name of a map, by what stands behind the seed: `_unpackedpi_ac_doc_idx.npy` →
+/// `unpacked`.
 fn packing(behind_seed: &str) -> Option<Packing> {
     let ending = ENDINGS
         .iter()
@@ -117,7 +120,8 @@ fn packing(behind_seed: &str) -> Option<Packing> {
     Some(Packing::Named(name.to_owned()))
 }
 
-/// The packing in the whole name of a map: `PREFIX_NAME_indexmap_{n}ns_{n}sl_{seed}s` stands before it.
+/// The packing in the whole name of a map: `PREFIX_NAME_indexmap_{n}ns_{n}sl_{seed}s` stands before
+/// it.
 fn packing_of(path: &Path) -> Option<Packing> {
     let name = path.file_name()?.to_str()?;
     let (_, rest) = name.rsplit_once("_indexmap_")?;
@@ -140,8 +144,8 @@ impl IndexMap {
     ///
     /// # Errors
     ///
-    /// When a file cannot be read, is no such map, belongs to another corpus or sequence length, or was made by
-    /// another packing than `packed`.
+    /// When a file cannot be read, is no such map, belongs to another corpus or sequence length, or
+    /// was made by another packing than `packed`.
     pub fn from_files(
         dataset: &Dataset,
         files: &MapFiles,
@@ -198,7 +202,8 @@ impl IndexMap {
         Ok(map)
     }
 
-    /// Checks every entry of `sample_idx` against the documents' sizes, where it was read from a file.
+    /// Checks every entry of `sample_idx` against the documents' sizes, where it was read from a
+    /// file.
     ///
     /// # Errors
     ///
@@ -215,8 +220,8 @@ impl IndexMap {
         }
     }
 
-    /// Like [`Self::check`]; `progress` is told of samples as they are done, by how many more there are: of
-    /// [`Self::n_to_check`] in all. It is called from several threads.
+    /// Like [`Self::check`]; `progress` is told of samples as they are done, by how many more there
+    /// are: of [`Self::n_to_check`] in all. It is called from several threads.
     ///
     /// # Errors
     ///
@@ -286,7 +291,8 @@ fn check_start(array: &Array) -> Result<(), MapError> {
     }
 }
 
-/// Whether each of up to 1,024 samples begins with the first token of a document, later ones with later documents.
+/// Whether each of up to 1,024 samples begins with the first token of a document, later ones with
+/// later documents.
 fn begins_with_documents(sample_idx: &Array, n_built: u64) -> bool {
     let n_looks = n_built.min(N_LOOKS);
     let rows = (0..n_looks).map(|look| {

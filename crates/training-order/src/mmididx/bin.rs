@@ -23,10 +23,11 @@ pub(super) struct Bin {
 type Shards = BTreeMap<u64, Vec<PathBuf>>;
 
 impl Bin {
-    /// Opens the shards `PREFIX-NNNNN-of-MMMMM.bin` where all of a set are there, else `PREFIX.bin`.
+    /// Opens the shards `PREFIX-NNNNN-of-MMMMM.bin` where all of a set are there, else
+    /// `PREFIX.bin`.
     ///
-    /// Pythia's script that puts the shards together makes the whole `.bin` at once and fills it afterwards: one
-    /// beside all shards may be half filled, and its length does not show it.
+    /// Pythia's script that puts the shards together makes the whole `.bin` at once and fills it
+    /// afterwards: one beside all shards may be half filled, and its length does not show it.
     pub(super) fn open(prefix: &Path) -> Result<Self, OpenError> {
         let (paths, beside) = choose(prefix)?;
         let mut files = Vec::with_capacity(paths.len());
@@ -192,8 +193,8 @@ fn first(set: Shards) -> Option<PathBuf> {
     set.into_values().next()?.into_iter().next()
 }
 
-/// All shards of `prefix`, by the last number of their set. Published shards are named after the last number, not the
-/// count: `-of-00020` is the ending of 21 files.
+/// All shards of `prefix`, by the last number of their set. Published shards are named after the
+/// last number, not the count: `-of-00020` is the ending of 21 files.
 fn shard_sets(prefix: &Path) -> Result<BTreeMap<u64, Shards>, OpenError> {
     let folder = match prefix.parent() {
         Some(folder) if folder != Path::new("") => folder,

@@ -75,7 +75,8 @@ fn error_of(folder: &TempDir) -> String {
 fn whole_shards_are_read_rather_than_the_bin_beside_them() {
     let (idx, bin) = pair();
     let (one, two) = bin.split_at(3);
-    // Made at full length and not filled to its end, cut short, and whole: nothing tells them apart for sure.
+    // Made at full length and not filled to its end, cut short, and whole: nothing tells them apart
+    // for sure.
     let half = [one, &[0; 3]].concat();
     for beside in [&half[..], one, &bin] {
         let folder = folder(&[
