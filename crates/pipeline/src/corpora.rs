@@ -5,9 +5,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use training_order::blend::weights_by_documents;
+use training_order::blend::{normalized, weights_by_documents};
 use training_order::mmididx::Dataset;
-use training_order::{Items, LoaderSettings, MapFiles, TrainingOrder};
+use training_order::{Items, LoaderSettings, MapFiles, OrderError, TrainingOrder};
 
 /// What the order of a corpus is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,7 @@ fn opened(corpus: &Corpus) -> Result<OpenCorpus> {
     };
     let (path, dataset) = match &corpus.data {
         Data::Mixture { members, weights } => {
+            let paths = members;
             let open = |path: &PathBuf| Ok(Dataset::open(path)?);
             let members = members.iter().map(open).collect::<Result<Vec<_>>>()?;
             let weights = match weights {
@@ -60,20 +61,29 @@ fn opened(corpus: &Corpus) -> Result<OpenCorpus> {
                     weights_by_documents(&n_documents, *alpha)
                 }
             };
+            for (number, (path, share)) in (0_usize..).zip(paths.iter().zip(normalized(&weights))) {
+                // Mixtures are rebuilt, not read from maps: only those of another packing matter.
+                maps_beside(path, &format!("train_{number}"), share, &settings)?;
+            }
             let members = members.into_iter().zip(weights).collect();
             let order = TrainingOrder::blended(members, &settings)?;
             return Ok(OpenCorpus::new(order, OrderSource::Seed, Vec::new()));
         }
         Data::One(path) => (path, Dataset::open(path)?),
     };
-    let maps = corpus
-        .maps
-        .as_deref()
-        .map(MapFiles::with_prefix)
-        .or_else(|| beside(path, &settings));
-    let source = match corpus.order {
+    let order = match corpus.order {
+        None if dataset.looks_preshuffled(settings.sequence_length)? => {
+            Some(OrderSource::Preshuffled)
+        }
+        order => order,
+    };
+    let maps = match (&corpus.maps, order) {
+        (Some(prefix), _) => Some(MapFiles::with_prefix(prefix)),
+        (None, Some(OrderSource::Seed | OrderSource::Preshuffled)) => None,
+        (None, Some(OrderSource::Maps) | None) => beside(path, &settings)?,
+    };
+    let source = match order {
         Some(source) => source,
-        None if dataset.looks_preshuffled(settings.sequence_length)? => OrderSource::Preshuffled,
         None if maps.is_some() => OrderSource::Maps,
         None => OrderSource::Seed,
     };
@@ -100,22 +110,41 @@ fn opened(corpus: &Corpus) -> Result<OpenCorpus> {
     })
 }
 
-/// The maps that GPT-NeoX left beside the corpus, under the name it would look for.
-fn beside(path: &Path, settings: &LoaderSettings) -> Option<MapFiles> {
-    let n_sequences = u64::from(settings.n_steps) * u64::from(settings.batch_size);
+/// The maps that GPT-NeoX left beside a lone corpus, under the name it would look for.
+///
+/// # Errors
+///
+/// When they were made by another packing than `packed`.
+fn beside(path: &Path, settings: &LoaderSettings) -> Result<Option<MapFiles>, OrderError> {
     let name = if settings.items == Items::TrainDataPaths {
         "train_0"
     } else {
         "train"
     };
-    let n_samples = settings.items.n_samples(n_sequences, 1.0);
-    MapFiles::find(
+    maps_beside(path, name, 1.0, settings)
+}
+
+/// The maps that GPT-NeoX left beside a corpus that serves this share of the run.
+///
+/// # Errors
+///
+/// When they were made by another packing than `packed`.
+fn maps_beside(
+    path: &Path,
+    name: &str,
+    share: f64,
+    settings: &LoaderSettings,
+) -> Result<Option<MapFiles>, OrderError> {
+    let n_sequences = u64::from(settings.n_steps) * u64::from(settings.batch_size);
+    let n_samples = settings.items.n_samples(n_sequences, share);
+    let found = MapFiles::find(
         path,
         name,
         n_samples,
         settings.sequence_length,
         settings.seed,
-    )
+    );
+    Ok(found?)
 }
 
 impl OpenCorpus {

@@ -29,7 +29,10 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let started = Instant::now();
-    let (doc_idx, shuffle_idx) = permutations(0..N_DOCUMENTS, 1, N_SAMPLES, seed);
+    let Ok((doc_idx, shuffle_idx)) = permutations(0..N_DOCUMENTS, 1, N_SAMPLES, seed) else {
+        eprintln!("the permutations do not fit into memory");
+        return ExitCode::FAILURE;
+    };
     eprintln!("both shuffles: {:.2} s", started.elapsed().as_secs_f64());
     for (name, kind, numbers) in [
         ("doc_idx", "i32", doc_idx),

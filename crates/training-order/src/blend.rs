@@ -16,7 +16,13 @@ impl Blend {
     /// Blends members by their weights, `len` places long.
     ///
     /// Place by place, the member that lags most behind its weight is next; the first of several.
-    pub fn build(weights: &[f64], len: u32) -> Self {
+    /// `None` for more members than the 256 that a byte of `dataset_index` can name, or where there
+    /// is no memory.
+    pub fn build(weights: &[f64], len: u32) -> Option<Self> {
+        let numbers = (0..=u8::MAX).take(weights.len());
+        if numbers.len() < weights.len() {
+            return None;
+        }
         let sum = numpy_sum(weights);
         let weights: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
         let mut served = vec![0_u32; weights.len()];
@@ -24,25 +30,25 @@ impl Blend {
             members: Vec::new(),
             places: Vec::new(),
         };
-        blend.members.reserve_exact(len as usize);
-        blend.places.reserve_exact(len as usize);
+        blend.members.try_reserve_exact(len as usize).ok()?;
+        blend.places.try_reserve_exact(len as usize).ok()?;
         for place in 0..len {
             let wanted = f64::from(place.max(1));
-            let mut next = 0;
+            let mut next = 0_u8;
             let mut most = f64::NEG_INFINITY;
-            for (member, (weight, served)) in weights.iter().zip(&served).enumerate() {
+            for (member, (weight, served)) in numbers.clone().zip(weights.iter().zip(&served)) {
                 // Product and difference are rounded one by one, as in the reference.
                 let lag = weight * wanted - f64::from(*served);
                 if lag > most {
                     (next, most) = (member, lag);
                 }
             }
-            // A blend has at most 256 members: `dataset_index` is a byte.
-            blend.members.push(u8::try_from(next).unwrap_or(u8::MAX));
-            blend.places.push(served[next]);
-            served[next] += 1;
+            blend.members.push(next);
+            let served = served.get_mut(usize::from(next))?;
+            blend.places.push(*served);
+            *served += 1;
         }
-        blend
+        Some(blend)
     }
 
     /// The member that serves each place.
@@ -86,10 +92,15 @@ pub fn weights_by_documents(n_documents: &[u64], alpha: f64) -> Vec<f64> {
     normalized(&weighted)
 }
 
-/// `numpy.sum` of fewer than 129 numbers: one by one below 8, else eight sums side by side.
+/// `numpy.sum`: one by one below 8 numbers, eight sums side by side up to 128, halves beyond.
 fn numpy_sum(numbers: &[f64]) -> f64 {
     if numbers.len() < 8 {
         return numbers.iter().sum();
+    }
+    if numbers.len() > 128 {
+        let half = numbers.len() / 16 * 8;
+        let (low, high) = numbers.split_at(half);
+        return numpy_sum(low) + numpy_sum(high);
     }
     let (eights, rest) = numbers.as_chunks::<8>();
     let mut sums = [0.0; 8];
@@ -114,15 +125,17 @@ mod tests {
 
     #[test]
     fn the_first_of_equals_is_served_first() {
-        let blend = Blend::build(&[1.0, 1.0], 6);
+        let blend = Blend::build(&[1.0, 1.0], 6).unwrap();
         assert_eq!(blend.members(), [0, 1, 0, 1, 0, 1]);
         assert_eq!(blend.places(), [0, 0, 1, 1, 2, 2]);
     }
 
     #[test]
     fn one_member_serves_itself() {
-        let blend = Blend::build(&[0.3], 4);
+        let blend = Blend::build(&[0.3], 4).unwrap();
         assert_eq!(blend.members(), [0; 4]);
+        assert!(Blend::build(&[1.0; 256], 300).is_some_and(|blend| blend.members()[255] == 255));
+        assert_eq!(Blend::build(&[1.0; 257], 1), None);
         assert_eq!(blend.places(), [0, 1, 2, 3]);
     }
 

@@ -1,13 +1,15 @@
 //! How often a piece of a sequence occurs in the training run, at whatever offset.
 
+use crate::file::Change;
 use crate::index_map::DocumentSpan;
-use crate::mmididx::ReadError;
+use crate::mmididx::{Dataset, ReadError};
 use crate::order::{Exposure, OrderError, TrainingOrder};
 use crate::position::TrainingIndex;
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Sequences between two questions whether the files are still whole.
@@ -151,7 +153,15 @@ impl TrainingOrder {
                 Ok::<(), ReadError>(())
             },
         )?;
-        Ok(table.exposures(tokens.start == 0))
+        self.check_unchanged()?;
+        // A probe's own sequence was met, or the corpus is not as it was.
+        table.exposures(tokens.start == 0).ok_or_else(|| {
+            let path = self.datasets().next().map(Dataset::idx_path);
+            ReadError::Changed {
+                path: path.unwrap_or(Path::new("")).to_owned(),
+                change: Change::Contents,
+            }
+        })
     }
 }
 
@@ -174,11 +184,11 @@ struct Table {
     len: usize,
     contents: Vec<Content>,
     /// By hash: the contents that have it.
-    by_hash: HashMap<u64, Vec<u32>>,
+    by_hash: HashMap<u64, Vec<usize>>,
     /// Bits of the hashes there are: most windows are none of them.
     filter: Vec<u64>,
     /// For each probe: its content, its step's place among the content's, and whether the run consumes it.
-    probes: Vec<(u32, u32, bool)>,
+    probes: Vec<(usize, usize, bool)>,
 }
 
 /// One content, and the steps of its probes.
@@ -217,13 +227,12 @@ impl Table {
         tokens: Range<u32>,
     ) -> Result<Self, ReadError> {
         let mut contents: Vec<Content> = Vec::new();
-        let mut by_tokens: HashMap<Vec<u32>, u32> = HashMap::new();
+        let mut by_tokens: HashMap<Vec<u32>, usize> = HashMap::new();
         let mut members = Vec::with_capacity(probes.len());
         for &probe in probes {
             let mut content = Vec::new();
             order.read_tokens(probe, tokens.clone(), &mut content)?;
-            // There are fewer contents than probes, and fewer probes than 2³².
-            let next = u32::try_from(contents.len()).unwrap_or(u32::MAX);
+            let next = contents.len();
             let number = *by_tokens.entry(content).or_insert_with_key(|content| {
                 contents.push(Content {
                     tokens: content.clone(),
@@ -233,12 +242,12 @@ impl Table {
                 next
             });
             let step = order.position(probe).step;
-            contents[number as usize].steps.push(step);
+            contents[number].steps.push(step);
             members.push((number, step, order.consumes(probe)));
         }
-        let mut by_hash: HashMap<u64, Vec<u32>> = HashMap::new();
+        let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::new();
         let mut filter = vec![0; (contents.len() * 16).next_power_of_two().div_ceil(64)];
-        for (number, content) in (0..).zip(&mut contents) {
+        for (number, content) in contents.iter_mut().enumerate() {
             content.steps.sort_unstable();
             content.steps.dedup();
             content
@@ -253,9 +262,12 @@ impl Table {
             filter[word] |= bit;
         }
         let probes = members.into_iter().map(|(number, step, consumed)| {
-            let steps = &contents[number as usize].steps;
-            let place = steps.partition_point(|other| *other < step);
-            (number, u32::try_from(place).unwrap_or(u32::MAX), consumed)
+            let steps = &contents[number].steps;
+            (
+                number,
+                steps.partition_point(|other| *other < step),
+                consumed,
+            )
         });
         let probes = probes.collect();
         Ok(Self {
@@ -285,7 +297,7 @@ impl Table {
                 continue;
             }
             for &number in self.by_hash.get(&hash).into_iter().flatten() {
-                let content = &self.contents[number as usize];
+                let content = &self.contents[number];
                 if content.tokens == sequence[start..=end] {
                     content.count(step, start == 0);
                 }
@@ -293,24 +305,27 @@ impl Table {
         }
     }
 
-    /// What was found of each probe; `at_start` says whether the probes themselves begin their sequences.
-    fn exposures(&self, at_start: bool) -> Vec<ProbeExposure> {
-        let exposure = |&(number, step, consumed): &(u32, u32, bool)| {
-            let spans = &self.contents[number as usize].spans;
-            let own = 2 * step as usize + 1;
+    /// What was found of each probe; `at_start` says whether the probes themselves begin their
+    /// sequences. `None` where a probe was not met itself.
+    fn exposures(&self, at_start: bool) -> Option<Vec<ProbeExposure>> {
+        let exposure = |&(number, step, consumed): &(usize, usize, bool)| {
+            let spans = &self.contents[number].spans;
+            let own = 2 * step + 1;
             let sum = |spans: &[Span], of: fn(&Span) -> &AtomicU32| {
                 spans.iter().map(|span| of(span).load(Relaxed)).sum()
             };
             let found = |span: &&Span| span.n.load(Relaxed) > 0;
             let (before, after) = (&spans[..own], &spans[own + 1..]);
-            ProbeExposure {
+            let same_step = spans[own].n.load(Relaxed);
+            let same_step_at_start = spans[own].n_at_start.load(Relaxed);
+            Some(ProbeExposure {
                 before: sum(before, |span| &span.n),
                 after: sum(after, |span| &span.n),
-                same_step: spans[own].n.load(Relaxed) - u32::from(consumed),
+                same_step: same_step.checked_sub(consumed.into())?,
                 before_at_start: sum(before, |span| &span.n_at_start),
                 after_at_start: sum(after, |span| &span.n_at_start),
-                same_step_at_start: spans[own].n_at_start.load(Relaxed)
-                    - u32::from(at_start && consumed),
+                same_step_at_start: same_step_at_start
+                    .checked_sub((at_start && consumed).into())?,
                 nearest_before: before
                     .iter()
                     .rev()
@@ -320,7 +335,7 @@ impl Table {
                     .iter()
                     .find(found)
                     .map(|span| span.first_step.load(Relaxed)),
-            }
+            })
         };
         self.probes.iter().map(exposure).collect()
     }

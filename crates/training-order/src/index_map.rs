@@ -3,18 +3,28 @@
 //! Source: `megatron/data/gpt2_dataset.py` (`_build_index_mappings`, `_num_epochs`, `_build_doc_idx`,
 //! `_build_shuffle_idx`) and `build_sample_idx` in `megatron/data/helpers.cpp`.
 
+mod build;
+mod error;
+mod files;
+
+pub use build::permutations;
+pub use error::{BuildError, MapError, Packing};
+pub use files::MapFiles;
+
 use crate::mmididx::{Dataset, ReadError};
-use crate::npy::{Array, NpyError};
-use crate::numpy_random::RandomState;
+use crate::npy::Array;
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Samples from one whose beginning is remembered to the next.
 const STRIDE: u64 = 16;
 /// Beyond so many entries GPT-NeoX counts in 64 bits; we do not.
 const LIMIT: u32 = u32::MAX - 1;
+/// More epochs than that are a mistake in the run's settings: no run goes through its corpus so
+/// often.
+const MAX_EPOCHS: u64 = 65_534;
 
 /// The three maps of one dataset.
 ///
@@ -57,17 +67,6 @@ impl Starts {
     }
 }
 
-/// GPT-NeoX's own files of the maps of one dataset.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MapFiles {
-    /// `*_doc_idx.npy`: i32, `[documents]`
-    pub doc_idx: PathBuf,
-    /// `*_sample_idx.npy`: i32 or i64, `[samples + 1, 2]`
-    pub sample_idx: PathBuf,
-    /// `*_shuffle_idx.npy`: u32, `[samples]`
-    pub shuffle_idx: PathBuf,
-}
-
 /// Tokens of one document, as they stand in a sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentSpan {
@@ -77,204 +76,31 @@ pub struct DocumentSpan {
     pub tokens: Range<u64>,
 }
 
-/// Why the maps of a dataset cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// An item's size cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// There is nothing to cut samples from.
-    #[error("`{path}`: the items {} to {} hold {n_tokens} tokens in all, at least 2 are needed", items.start, items.end)]
-    NoTokens {
-        /// The `.idx`.
-        path: PathBuf,
-        /// The items asked for, half-open.
-        items: Range<u64>,
-        /// Their tokens.
-        n_tokens: u64,
-    },
-    /// A map would be larger than the numbers it holds.
-    #[error(
-        "`{path}`: {n_epochs} epochs of {n_items} items make {n_samples} samples, which is more than the maps can count"
-    )]
-    TooLarge {
-        /// The `.idx`.
-        path: PathBuf,
-        /// The epochs needed.
-        n_epochs: u64,
-        /// Items of one epoch.
-        n_items: u64,
-        /// Samples they make.
-        n_samples: u64,
-    },
-}
-
-/// Why GPT-NeoX's files give no order of a corpus.
-#[derive(Debug, thiserror::Error)]
-pub enum MapError {
-    /// A file cannot be read.
-    #[error(transparent)]
-    Npy(#[from] NpyError),
-    /// An entry, or a size of the corpus, cannot be used.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The files are not of one run.
-    #[error("`{path}` has the shape {found:?}, the other maps ask for {expected:?}")]
-    Shape {
-        /// The file.
-        path: PathBuf,
-        /// Its shape.
-        found: Vec<u64>,
-        /// The shape that fits the others.
-        expected: Vec<u64>,
-    },
-    /// A map is not the permutation it must be.
-    #[error("`{path}` is no permutation: {problem}")]
-    Defect {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A sample does not end where the next one begins.
-    #[error(
-        "`{path}`: sample {sample} does not end where the next one begins, going by the corpus' sizes"
-    )]
-    Misfit {
-        /// The file.
-        path: PathBuf,
-        /// The sample.
-        sample: u64,
-    },
-}
-
 impl IndexMap {
-    /// Builds the maps as GPT-NeoX does when asked for `n_samples` samples of `sequence_length + 1` tokens.
-    ///
-    /// Whole epochs are built, as many as `n_samples` needs; all copies of a document are in one shuffle.
+    /// Items in the order in which their tokens are put end to end; an error for an entry that no
+    /// item has.
+    pub fn doc_idx(&self) -> impl Iterator<Item = Result<u32, ReadError>> {
+        self.doc_idx.iter(u32::MAX.into())
+    }
+
+    /// Samples in the order in which they are served; an error for an entry that no sample has.
+    pub fn shuffle_idx(&self) -> impl Iterator<Item = Result<u32, ReadError>> {
+        self.shuffle_idx.iter(self.n_samples())
+    }
+
+    /// Refuses maps whose files are not as they were when they were opened.
     ///
     /// # Errors
     ///
-    /// When a size cannot be read, there are fewer than 2 tokens, or a map would have 2³² − 2 entries or more.
-    pub fn build(
-        dataset: &Dataset,
-        items: Range<u64>,
-        n_samples: u64,
-        sequence_length: u32,
-        seed: u32,
-    ) -> Result<Self, BuildError> {
-        let tokens_per_epoch = n_tokens(dataset, items.clone())?;
-        if tokens_per_epoch < 2 || sequence_length == 0 {
-            let path = dataset.idx_path().to_owned();
-            return Err(BuildError::NoTokens {
-                path,
-                items,
-                n_tokens: tokens_per_epoch,
-            });
-        }
-        let n_items = items.end - items.start;
-        let n_epochs = epochs_for(n_samples, sequence_length, tokens_per_epoch);
-        let n_built = (n_epochs.saturating_mul(tokens_per_epoch) - 1) / u64::from(sequence_length);
-        let too_large = || {
-            let path = dataset.idx_path().to_owned();
-            BuildError::TooLarge {
-                path,
-                n_epochs,
-                n_items,
-                n_samples: n_built,
-            }
+    /// When a file has changed, or the system does not say.
+    pub fn check_unchanged(&self) -> Result<(), ReadError> {
+        let arrays = [self.doc_idx.array(), self.shuffle_idx.array()];
+        let sample_idx = match &self.starts {
+            Starts::Remembered(_) => None,
+            Starts::SampleIdx(array) => Some(array),
         };
-        let narrow = |n: u64| {
-            u32::try_from(n)
-                .ok()
-                .filter(|n| *n < LIMIT)
-                .ok_or_else(too_large)
-        };
-        narrow(n_items.saturating_mul(n_epochs))?;
-        let items = narrow(items.start)?..narrow(items.end)?;
-        let (doc_idx, shuffle_idx) = permutations(items, narrow(n_epochs)?, narrow(n_built)?, seed);
-
-        let mut starts = Vec::new();
-        let (mut n_tokens, mut next) = (0, 0);
-        for (place, &item) in (0_u32..).zip(&doc_idx) {
-            let first = n_tokens;
-            n_tokens += u64::from(dataset.item_len(u64::from(item))?);
-            while next < n_tokens {
-                // No document has 2³¹ tokens.
-                starts.push([place, u32::try_from(next - first).unwrap_or(u32::MAX)]);
-                next += STRIDE * u64::from(sequence_length);
-            }
-        }
-        Ok(Self {
-            doc_idx: Numbers::Held(doc_idx),
-            shuffle_idx: Numbers::Held(shuffle_idx),
-            starts: Starts::Remembered(starts),
-            sequence_length,
-            n_epochs,
-            tokens_per_epoch,
-        })
-    }
-
-    /// Takes the maps that GPT-NeoX has written for `dataset`.
-    ///
-    /// `doc_idx` and `shuffle_idx` are read whole and must be permutations; of `sample_idx`, up to 1,024 samples
-    /// spread over it must fit the documents' sizes, and every entry is checked where it is used.
-    ///
-    /// # Errors
-    ///
-    /// When a file cannot be read, is no such map, or belongs to another corpus or sequence length.
-    pub fn from_files(
-        dataset: &Dataset,
-        files: &MapFiles,
-        sequence_length: u32,
-    ) -> Result<Self, MapError> {
-        let doc_idx = Array::open(&files.doc_idx)?;
-        let sample_idx = Array::open(&files.sample_idx)?;
-        let shuffle_idx = Array::open(&files.shuffle_idx)?;
-        let n_built = shuffle_idx.len();
-        check_shape(&doc_idx, &[doc_idx.len()])?;
-        check_shape(&shuffle_idx, &[n_built])?;
-        check_shape(&sample_idx, &[n_built + 1, 2])?;
-        check_permutation(&shuffle_idx, n_built)?;
-        let (items, n_epochs) = check_documents(&doc_idx, dataset.n_items())?;
-        let map = Self {
-            doc_idx: Numbers::Mapped(doc_idx),
-            shuffle_idx: Numbers::Mapped(shuffle_idx),
-            starts: Starts::SampleIdx(sample_idx),
-            sequence_length,
-            n_epochs,
-            tokens_per_epoch: n_tokens(dataset, items)?,
-        };
-        let n_looks = n_built.min(1024);
-        for look in 0..n_looks {
-            let sample = u128::from(look) * u128::from(n_built) / u128::from(n_looks);
-            map.check_sample(dataset, u64::try_from(sample).unwrap_or(0))?;
-        }
-        Ok(map)
-    }
-
-    /// Checks every entry of `sample_idx` against the documents' sizes, where it was read from a file.
-    ///
-    /// # Errors
-    ///
-    /// The first entry that does not fit.
-    pub fn check(&self, dataset: &Dataset) -> Result<(), MapError> {
-        match self.starts {
-            Starts::Remembered(_) => Ok(()),
-            Starts::SampleIdx(_) => {
-                (0..self.n_samples()).try_for_each(|sample| self.check_sample(dataset, sample))
-            }
-        }
-    }
-
-    /// Items in the order in which their tokens are put end to end.
-    pub fn doc_idx(&self) -> impl Iterator<Item = u32> {
-        self.doc_idx.iter()
-    }
-
-    /// Samples in the order in which they are served.
-    pub fn shuffle_idx(&self) -> impl Iterator<Item = u32> {
-        self.shuffle_idx.iter()
+        let mut arrays = arrays.into_iter().chain([sample_idx]).flatten();
+        arrays.try_for_each(Array::check_unchanged)
     }
 
     /// Where each sample begins: the place in `doc_idx` and the token in that document, `[n_samples + 1, 2]`.
@@ -325,7 +151,8 @@ impl IndexMap {
         } else {
             place.checked_rem(self.len())?
         };
-        self.shuffle_idx.get(place)
+        // A map on disk was checked when it was opened; after that, `check_unchanged` tells.
+        self.shuffle_idx.get(place, self.n_samples()).ok()?
     }
 
     /// Appends the ids of `tokens` of one sample to `into`; a sample has `sequence_length + 1`.
@@ -380,14 +207,15 @@ impl IndexMap {
         documents: &HashSet<u64>,
     ) -> Result<Vec<(u32, DocumentSpan)>, ReadError> {
         let places = (0..self.doc_idx.len()).into_par_iter();
-        let wanted = |place: &u64| {
-            self.doc_idx
-                .get(*place)
-                .is_some_and(|document| documents.contains(&document.into()))
-        };
-        let found = places
-            .filter(wanted)
-            .map(|place| self.samples_of(dataset, place));
+        let found = places.map(|place| {
+            let document = self.document(place, dataset)?;
+            if documents.contains(&document) {
+                self.samples_of(dataset, place)
+            } else {
+                Ok(Vec::new())
+            }
+        });
+        let found = found.filter(|found| !matches!(found, Ok(samples) if samples.is_empty()));
         let mut found = found.collect::<Result<Vec<_>, _>>()?.concat();
         found.retain(|(_, span)| !span.tokens.is_empty());
         Ok(found)
@@ -405,19 +233,22 @@ impl IndexMap {
     ///
     /// When a size or an entry of a map cannot be read.
     pub fn first_places(&self, dataset: &Dataset) -> Result<Vec<u32>, ReadError> {
-        let n_samples = usize::try_from(self.n_samples()).unwrap_or(0);
-        let mut first_places = Vec::with_capacity(n_samples + 1);
+        let too_many = || self.no_sample(dataset, self.n_samples());
+        let n_samples = usize::try_from(self.n_samples()).map_err(|_| too_many())?;
+        let mut first_places = Vec::new();
+        let reserved = first_places.try_reserve_exact(n_samples + 1);
+        reserved.map_err(|_| too_many())?;
         let mut tokens = 0;
-        for (place, item) in (0_u32..).zip(self.doc_idx.iter()) {
+        for (place, item) in (0_u32..).zip(self.doc_idx.iter(dataset.n_items())) {
             let sample = tokens / u64::from(self.sequence_length);
-            let sample = usize::try_from(sample).unwrap_or(n_samples).min(n_samples);
+            let sample = usize::try_from(sample).map_or(n_samples, |sample| sample.min(n_samples));
             if first_places.len() <= sample {
                 first_places.resize(sample + 1, place);
             }
-            tokens += u64::from(dataset.item_len(item.into())?);
+            tokens += u64::from(dataset.item_len(item?.into())?);
         }
-        // Places are fewer than 2³², and the last samples may lie inside one document.
-        let end = u32::try_from(self.doc_idx.len()).unwrap_or(u32::MAX);
+        // The last samples may lie inside one document.
+        let end = u32::try_from(self.doc_idx.len()).map_err(|_| too_many())?;
         first_places.resize(n_samples + 1, end);
         Ok(first_places)
     }
@@ -438,13 +269,10 @@ impl IndexMap {
         let span = |sample: u64| {
             let tokens = first.max(sample * len)..end.min((sample + 1) * len + 1);
             let tokens = tokens.start - first..tokens.end.max(tokens.start) - first;
-            // Samples are fewer than 2³².
-            (
-                u32::try_from(sample).unwrap_or(u32::MAX),
-                DocumentSpan { document, tokens },
-            )
+            let sample = u32::try_from(sample).map_err(|_| self.no_sample(dataset, sample))?;
+            Ok((sample, DocumentSpan { document, tokens }))
         };
-        Ok(samples.map(span).collect())
+        samples.map(span).collect()
     }
 
     /// Tokens of all documents before a place of `doc_idx`.
@@ -454,14 +282,14 @@ impl IndexMap {
         let (mut lo, mut hi) = (0, self.n_samples().div_ceil(stride));
         while lo + 1 < hi {
             let middle = lo.midpoint(hi);
-            let (lower, upper) = if self.entry(middle)?.0 <= place {
+            let (lower, upper) = if self.entry(dataset, middle)?.0 <= place {
                 (middle, hi)
             } else {
                 (lo, middle)
             };
             (lo, hi) = (lower, upper);
         }
-        let (from, skipped) = self.entry(lo)?;
+        let (from, skipped) = self.entry(dataset, lo)?;
         let (from, mut tokens) = if from <= place {
             let tokens = lo * stride * u64::from(self.sequence_length);
             (from, tokens.saturating_sub(skipped))
@@ -475,19 +303,19 @@ impl IndexMap {
     }
 
     /// An entry of `sample_idx`, as it is remembered or was read from a file.
-    fn entry(&self, number: u64) -> Result<(u64, u64), ReadError> {
+    fn entry(&self, dataset: &Dataset, number: u64) -> Result<(u64, u64), ReadError> {
+        let no_sample = || self.no_sample(dataset, number.saturating_mul(self.starts.stride()));
         let array = match &self.starts {
             Starts::Remembered(starts) => {
                 let entry = usize::try_from(number).ok().and_then(|n| starts.get(n));
-                // Beyond the end is no document, as `document` will say.
-                let [place, token] = entry.copied().unwrap_or([u32::MAX, 0]);
+                let [place, token] = entry.copied().ok_or_else(no_sample)?;
                 return Ok((place.into(), token.into()));
             }
             Starts::SampleIdx(array) => array,
         };
         let checked = |column: u64, limit: u64| {
             let place = 2 * number + column;
-            let found = array.get(place).unwrap_or(-1);
+            let found = array.get(place).ok_or_else(no_sample)?;
             u64::try_from(found)
                 .ok()
                 .filter(|found| *found < limit)
@@ -531,7 +359,7 @@ impl IndexMap {
     /// The place in `doc_idx`, and the token in that document, of a token of a sample.
     fn start(&self, dataset: &Dataset, sample: u64, token: u64) -> Result<(u64, u64), ReadError> {
         let stride = self.starts.stride();
-        let (mut place, first) = self.entry(sample / stride)?;
+        let (mut place, first) = self.entry(dataset, sample / stride)?;
         let mut rest = first + sample % stride * u64::from(self.sequence_length) + token;
         loop {
             let len = u64::from(dataset.item_len(self.document(place, dataset)?)?);
@@ -545,68 +373,25 @@ impl IndexMap {
 
     /// The item at a place of `doc_idx`.
     pub(crate) fn document(&self, place: u64, dataset: &Dataset) -> Result<u64, ReadError> {
-        match self.doc_idx.get(place) {
+        match self.doc_idx.get(place, dataset.n_items())? {
             Some(document) => Ok(document.into()),
-            None => Err(ReadError::Item {
-                path: dataset.idx_path().to_owned(),
-                item: place,
-                n_items: self.doc_idx.len(),
+            None => Err(ReadError::OutOfDocuments {
+                path: self.doc_idx_path(dataset).to_owned(),
+                n_documents: self.doc_idx.len(),
             }),
         }
     }
 
-    /// Whether the sample after `sample` begins `sequence_length` tokens later.
-    fn check_sample(&self, dataset: &Dataset, sample: u64) -> Result<(), MapError> {
-        let Starts::SampleIdx(array) = &self.starts else {
-            return Ok(());
-        };
-        let (place, token) = self.start(dataset, sample, self.sequence_length.into())?;
-        let next = [array.get(2 * sample + 2), array.get(2 * sample + 3)];
-        if next.map(|number| number.and_then(|number| u64::try_from(number).ok()))
-            == [Some(place), Some(token)]
-        {
-            return Ok(());
-        }
-        Err(MapError::Misfit {
-            path: array.path().to_owned(),
+    /// The `doc_idx`, or the `.idx` that it was built from.
+    pub(crate) fn doc_idx_path<'a>(&'a self, dataset: &'a Dataset) -> &'a Path {
+        self.doc_idx.array().map_or(dataset.idx_path(), Array::path)
+    }
+
+    fn no_sample(&self, dataset: &Dataset, sample: u64) -> ReadError {
+        ReadError::Sample {
+            path: dataset.idx_path().to_owned(),
             sample,
-        })
-    }
-}
-
-impl MapFiles {
-    /// The maps that GPT-NeoX would reuse for a dataset, where all three lie beside the corpus: those named
-    /// `PREFIX_NAME_indexmap_{n_samples}ns_{sequence_length}sl_{seed}s_*`, with `_packedpi_ac` since 2024.
-    pub fn find(
-        prefix: &Path,
-        name: &str,
-        n_samples: u64,
-        sequence_length: u32,
-        seed: u32,
-    ) -> Option<Self> {
-        let stem = prefix.file_name()?.to_string_lossy();
-        ["", "_packedpi_ac"].into_iter().find_map(|infix| {
-            let start =
-                format!("{stem}_{name}_indexmap_{n_samples}ns_{sequence_length}sl_{seed}s{infix}");
-            let files = Self::with_prefix(&prefix.with_file_name(start));
-            [&files.doc_idx, &files.sample_idx, &files.shuffle_idx]
-                .iter()
-                .all(|file| file.exists())
-                .then_some(files)
-        })
-    }
-
-    /// `PREFIX_doc_idx.npy`, `PREFIX_sample_idx.npy` and `PREFIX_shuffle_idx.npy`.
-    pub fn with_prefix(prefix: &Path) -> Self {
-        let file = |kind: &str| {
-            let mut name = prefix.file_name().unwrap_or_default().to_owned();
-            name.push(format!("_{kind}_idx.npy"));
-            prefix.with_file_name(name)
-        };
-        Self {
-            doc_idx: file("doc"),
-            sample_idx: file("sample"),
-            shuffle_idx: file("shuffle"),
+            n_samples: self.n_samples(),
         }
     }
 }
@@ -619,202 +404,37 @@ impl Numbers {
         }
     }
 
-    /// A number, where it is there and one that a map can hold.
-    fn get(&self, place: u64) -> Option<u32> {
+    /// The number at a place, which must be below `limit`; `None` beyond the end.
+    fn get(&self, place: u64, limit: u64) -> Result<Option<u32>, ReadError> {
+        let array = match self {
+            Self::Held(numbers) => {
+                let place = usize::try_from(place).ok();
+                return Ok(place.and_then(|place| numbers.get(place)).copied());
+            }
+            Self::Mapped(array) => array,
+        };
+        let Some(found) = array.get(place) else {
+            return Ok(None);
+        };
+        match u32::try_from(found) {
+            Ok(number) if u64::from(number) < limit => Ok(Some(number)),
+            _ => Err(ReadError::Map {
+                path: array.path().to_owned(),
+                place,
+                found,
+                limit,
+            }),
+        }
+    }
+
+    fn iter(&self, limit: u64) -> impl Iterator<Item = Result<u32, ReadError>> {
+        (0..self.len()).map_while(move |place| self.get(place, limit).transpose())
+    }
+
+    fn array(&self) -> Option<&Array> {
         match self {
-            Self::Held(numbers) => numbers.get(usize::try_from(place).ok()?).copied(),
-            Self::Mapped(array) => u32::try_from(array.get(place)?).ok(),
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = u32> {
-        (0..self.len()).filter_map(|place| self.get(place))
-    }
-}
-
-/// `doc_idx` and `shuffle_idx`: `n_epochs` copies of `items` and the numbers below `n_samples`, shuffled with
-/// one random state, in this order. This is all of an order that does not depend on the documents' sizes.
-pub fn permutations(
-    items: Range<u32>,
-    n_epochs: u32,
-    n_samples: u32,
-    seed: u32,
-) -> (Vec<u32>, Vec<u32>) {
-    let first = RandomState::new(seed);
-    let n_documents = items.len() * n_epochs as usize;
-    // The second shuffle begins where the first one's draws end: they are made again, without the swaps.
-    rayon::join(
-        || {
-            let mut doc_idx = Vec::with_capacity(n_documents);
-            (0..n_epochs).for_each(|_| doc_idx.extend(items.clone()));
-            first.clone().shuffle(&mut doc_idx);
-            doc_idx
-        },
-        || {
-            let mut shuffle_idx: Vec<u32> = (0..n_samples).collect();
-            let mut random = first.clone();
-            random.skip_shuffle(n_documents);
-            random.shuffle(&mut shuffle_idx);
-            shuffle_idx
-        },
-    )
-}
-
-/// The tokens of some items. Maps are as long as this says, so that it is not believed beyond what the `.bin` holds.
-fn n_tokens(dataset: &Dataset, items: Range<u64>) -> Result<u64, ReadError> {
-    let sizes = items
-        .clone()
-        .map(|item| dataset.item_len(item).map(u64::from));
-    let n_tokens = sizes.sum::<Result<u64, _>>()?;
-    if n_tokens > dataset.n_tokens_held() {
-        // Some item lies outside, or several share their tokens, which is allowed.
-        items
-            .into_iter()
-            .try_for_each(|item| dataset.check_extent(item))?;
-    }
-    Ok(n_tokens)
-}
-
-fn check_shape(array: &Array, expected: &[u64]) -> Result<(), MapError> {
-    if array.shape() == expected {
-        return Ok(());
-    }
-    let (found, expected) = (array.shape().to_vec(), expected.to_vec());
-    Err(MapError::Shape {
-        path: array.path().to_owned(),
-        found,
-        expected,
-    })
-}
-
-/// Refuses an array that does not hold each number below `n` once.
-fn check_permutation(array: &Array, n: u64) -> Result<(), MapError> {
-    let defect = |problem| MapError::Defect {
-        path: array.path().to_owned(),
-        problem,
-    };
-    if n >= u64::from(LIMIT) {
-        return Err(defect(format!(
-            "its {n} entries are more than a map can count"
-        )));
-    }
-    let mut seen = vec![0_u64; usize::try_from(n / 64 + 1).unwrap_or(0)];
-    for (place, number) in (0..).zip(array.iter()) {
-        let Some(number) = u64::try_from(number).ok().filter(|number| *number < n) else {
-            return Err(defect(format!(
-                "entry {place} is {number}, which is not one of the {n} samples"
-            )));
-        };
-        let word = usize::try_from(number / 64).unwrap_or(0);
-        let bit = 1 << (number % 64);
-        if seen[word] & bit != 0 {
-            let is_zero = |place: &u64| array.get(*place) == Some(0);
-            let first = (0..=place)
-                .rev()
-                .take_while(is_zero)
-                .last()
-                .unwrap_or(place);
-            let n_zeros = (first..n).take_while(is_zero).count();
-            return Err(defect(match n_zeros {
-                0 | 1 => format!("entry {place} is {number}, which stands before it, too"),
-                _ => format!(
-                    "{n_zeros} entries from {first} on are all 0: the file was damaged when it was made, as the one published for seed 2 is"
-                ),
-            }));
-        }
-        seen[word] |= bit;
-    }
-    Ok(())
-}
-
-/// The items that a `doc_idx` permutes, and the epochs it does so for.
-fn check_documents(array: &Array, n_items: u64) -> Result<(Range<u64>, u64), MapError> {
-    let defect = |problem| MapError::Defect {
-        path: array.path().to_owned(),
-        problem,
-    };
-    let mut counts = vec![0_u16; usize::try_from(n_items).unwrap_or(0)];
-    for (place, item) in (0_u64..).zip(array.iter()) {
-        let count = usize::try_from(item)
-            .ok()
-            .and_then(|item| counts.get_mut(item));
-        let Some(count) = count else {
-            return Err(defect(format!(
-                "entry {place} is {item}, the corpus has {n_items} items"
-            )));
-        };
-        *count = count.saturating_add(1);
-    }
-    let lo = counts.iter().position(|count| *count > 0).unwrap_or(0);
-    let hi = counts
-        .iter()
-        .rposition(|count| *count > 0)
-        .map_or(0, |last| last + 1);
-    let n_epochs = counts.get(lo).copied().unwrap_or(0);
-    if let Some(item) = counts[lo..hi].iter().position(|count| *count != n_epochs) {
-        let count = counts[lo + item];
-        return Err(defect(format!(
-            "it names item {lo} {n_epochs} times, but item {} {count} times",
-            lo + item
-        )));
-    }
-    Ok((lo as u64..hi as u64, n_epochs.into()))
-}
-
-impl MapError {
-    /// The cure, where it is known.
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Npy(error) => return error.hint(),
-            Self::Read(error) => return error.hint(),
-            Self::Shape { .. } | Self::Misfit { .. } => {
-                "the three maps must be of one run over this corpus, at this sequence length; without maps, the order is rebuilt from the seed"
-            }
-            Self::Defect { .. } => "leave the maps out: the order is rebuilt from the seed",
-        };
-        Some(hint.to_owned())
-    }
-}
-
-impl BuildError {
-    /// The cure, where it is known.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Read(error) => error.hint(),
-            Self::NoTokens { .. } => {
-                Some("use a larger corpus, or a split that gives training more items".to_owned())
-            }
-            Self::TooLarge { .. } => Some(
-                "lower the number of steps or the batch size: the corpus is far too small for them"
-                    .to_owned(),
-            ),
-        }
-    }
-}
-
-/// The least number of epochs whose tokens make `n_samples` samples.
-fn epochs_for(n_samples: u64, sequence_length: u32, tokens_per_epoch: u64) -> u64 {
-    // (E · T − 1) / L ≥ n holds from E · T ≥ n · L + 1 on.
-    let n_tokens = u128::from(n_samples) * u128::from(sequence_length) + 1;
-    u64::try_from(n_tokens.div_ceil(u128::from(tokens_per_epoch))).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn epochs_are_those_of_the_reference_loop() {
-        for tokens in 2..40 {
-            for sequence_length in 1..9 {
-                for n_samples in 0..30 {
-                    let mut looped = 1;
-                    while (looped * tokens - 1) / u64::from(sequence_length) < n_samples {
-                        looped += 1;
-                    }
-                    assert_eq!(epochs_for(n_samples, sequence_length, tokens), looped);
-                }
-            }
+            Self::Held(_) => None,
+            Self::Mapped(array) => Some(array),
         }
     }
 }

@@ -19,6 +19,17 @@
 //!
 //! The arrays begin at byte 34 and are therefore never aligned.
 //!
+//! The `.bin` may also lie there as published shards, `NAME-00000-of-00020.bin` and so on, named
+//! after the last number. Where all shards of a set are there, they are read, and a `.bin` beside
+//! them is not: [`mmididx::Dataset::ignored_bin`] names it. Pythia's script that puts shards
+//! together makes the whole `.bin` first and fills it afterwards, so that its length does not show
+//! whether it is whole.
+//!
+//! Files are mapped into memory and read in place. Only regular files are: a pipe, a device, a
+//! socket or a folder is an error. Each file's device, inode, length and time of modification are
+//! held, and [`TrainingOrder::check_unchanged`] refuses files that differ. No length in a header is
+//! believed before it is compared with the file's, and the items must end where the `.bin` does.
+//!
 //! # The order
 //!
 //! From these and a seed, GPT-NeoX (`megatron/data/gpt2_dataset.py`) makes three maps with one NumPy random
@@ -28,6 +39,10 @@
 //! run is sample `shuffle_idx[i]`, and optimizer step *s*, counted from 0, consumes the sequences
 //! `s · batch_size … (s + 1) · batch_size − 1`, whatever the layout of devices. A checkpoint of *n* steps has
 //! seen exactly the batches with *s* < *n*: see [`Checkpoint::has_seen`].
+//!
+//! That is GPT-NeoX's packing `packed`. Since 2024 there are others, whose maps [`MapFiles::find`]
+//! and [`TrainingOrder::from_maps`] refuse: by their names, and by samples that all begin with a
+//! document.
 //!
 //! # Example
 //!
@@ -65,6 +80,8 @@
 
 pub mod blend;
 mod exposure;
+mod file;
+mod impostor;
 pub mod index_map;
 pub mod loader;
 mod map;
@@ -77,7 +94,9 @@ mod position;
 
 pub use blend::Blend;
 pub use exposure::{DocumentCopies, ProbeExposure};
-pub use index_map::{BuildError, DocumentSpan, MapError, MapFiles};
+pub use file::Change;
+pub use impostor::Impostor;
+pub use index_map::{BuildError, DocumentSpan, MapError, MapFiles, Packing};
 pub use loader::{Items, Part, Split, SplitError};
 pub use mixture::{Member, Mixture};
 pub use mmididx::{OpenError, ReadError};

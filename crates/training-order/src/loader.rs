@@ -145,10 +145,12 @@ impl Split {
             let items = items as i64;
             bounds[place + 1] = bounds[place] + items;
         }
-        let slack = bounds[3] - i64::try_from(n_items).unwrap_or(i64::MAX);
+        // A file has fewer than 2⁶³ items.
+        let slack = bounds[3].saturating_sub_unsigned(n_items);
+        // A part without a share may end before the first item, and is empty.
         let bound = |place: usize| match place {
             0 => 0,
-            _ => u64::try_from(bounds[place] - slack).unwrap_or(0),
+            _ => (bounds[place] - slack).max(0).unsigned_abs(),
         };
         [0, 1, 2].map(|place| bound(place)..bound(place + 1).max(bound(place)))
     }

@@ -1,7 +1,8 @@
 //! A file mapped into memory, with bounds-checked reads.
 
+use crate::file::{self, Identity};
 use crate::mmididx::ReadError;
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,18 +12,23 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Map {
     path: PathBuf,
     file: File,
+    identity: Identity,
     /// Nothing for an empty file, which cannot be mapped.
     bytes: Option<Mmap>,
 }
 
 impl Map {
+    /// Maps a regular file.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let is_empty = file.metadata()?.len() == 0;
-        let bytes = if is_empty { None } else { Some(map(&file)?) };
+        let (file, identity) = file::open(path)?;
+        let bytes = match usize::try_from(identity.len).map_err(io::Error::other)? {
+            0 => None,
+            len => Some(map(&file, len)?),
+        };
         Ok(Self {
             path: path.to_owned(),
             file,
+            identity,
             bytes,
         })
     }
@@ -32,19 +38,22 @@ impl Map {
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.bytes().len() as u64
+        self.identity.len
     }
 
-    /// Refuses a file that has become shorter.
+    /// Refuses a file that is not the one that was opened, or was written to since.
     pub(crate) fn check_unchanged(&self) -> Result<(), ReadError> {
-        let opened = self.len();
-        match self.file.metadata().map(|metadata| metadata.len()) {
-            Ok(found) if found < opened => Err(ReadError::Shrunk {
-                path: self.path.clone(),
-                opened,
-                found,
+        let path = || self.path.clone();
+        match self.identity.change(&self.file, &self.path) {
+            Ok(None) => Ok(()),
+            Ok(Some(change)) => Err(ReadError::Changed {
+                path: path(),
+                change,
             }),
-            _ => Ok(()),
+            Err(source) => Err(ReadError::Io {
+                path: path(),
+                source,
+            }),
         }
     }
 
@@ -58,26 +67,18 @@ impl Map {
             .get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
-    /// `N` bytes from `offset`; zeros where the file has none, which the length check at opening excludes.
-    pub(crate) fn array<const N: usize>(&self, offset: u64) -> [u8; N] {
-        let bytes = offset
-            .checked_add(N as u64)
-            .and_then(|end| self.slice(offset, end));
-        debug_assert!(
-            bytes.is_some(),
-            "the header was checked against the file's length"
-        );
-        bytes
-            .and_then(|bytes| bytes.try_into().ok())
-            .unwrap_or([0; N])
+    /// `N` bytes from `offset`, where the file has them.
+    pub(crate) fn array<const N: usize>(&self, offset: u64) -> Option<[u8; N]> {
+        let start = usize::try_from(offset).ok()?;
+        self.bytes().get(start..)?.first_chunk().copied()
     }
 }
 
 #[expect(unsafe_code, reason = "a 600 GB corpus is read in place")]
-fn map(file: &File) -> io::Result<Mmap> {
+fn map(file: &File, len: usize) -> io::Result<Mmap> {
     // SAFETY: the map is read-only. Should another process change the file meanwhile, the bytes change under
     // us: every read is a copy that is checked afterwards, so that this gives wrong tokens but no undefined
     // value; should the file be cut short, the system ends the program with SIGBUS, which `check_unchanged`
     // prevents where it is asked in time.
-    unsafe { Mmap::map(file) }
+    unsafe { MmapOptions::new().len(len).map(file) }
 }

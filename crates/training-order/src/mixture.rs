@@ -41,8 +41,15 @@ impl Mixture {
         let usable = weights
             .iter()
             .all(|weight| weight.is_finite() && *weight >= 0.0);
-        if !usable || weights.iter().sum::<f64>() <= 0.0 {
+        let sum: f64 = weights.iter().sum();
+        if !usable || !sum.is_finite() || sum <= 0.0 {
             return Err(OrderError::Weights { weights });
+        }
+        if weights.len() > 256 {
+            return Err(OrderError::Mixture {
+                n_members: weights.len(),
+                n_samples: n_sequences,
+            });
         }
         let shares = normalized(&weights);
         let mut members = Vec::with_capacity(datasets.len());
@@ -56,15 +63,13 @@ impl Mixture {
             members,
             blend: None,
         };
-        match (mixture.members.len(), u32::try_from(mixture.len())) {
-            (1, _) => {}
-            (2..=256, Ok(len)) => mixture.blend = Some(Blend::build(&shares, len)),
-            (n_members, _) => {
-                return Err(OrderError::Mixture {
-                    n_members,
-                    n_samples: mixture.len(),
-                });
-            }
+        if mixture.members.len() > 1 {
+            let len = u32::try_from(mixture.len()).ok();
+            let blend = len.and_then(|len| Blend::build(&shares, len));
+            mixture.blend = Some(blend.ok_or_else(|| OrderError::Mixture {
+                n_members: mixture.members.len(),
+                n_samples: mixture.len(),
+            })?);
         }
         Ok(mixture)
     }

@@ -5,7 +5,7 @@ mod error;
 mod header;
 mod writer;
 
-pub use error::{OpenError, ReadError};
+pub use error::{Beside, BinFiles, OpenError, ReadError};
 pub use header::TokenType;
 pub use writer::Writer;
 
@@ -25,30 +25,35 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens `PREFIX.idx` and `PREFIX.bin`, or the shards `PREFIX-NNNNN-of-MMMMM.bin` where there is no such
-    /// `.bin`. Reads the header and the last item's entries, nothing else.
+    /// Opens `PREFIX.idx`, and the shards `PREFIX-NNNNN-of-MMMMM.bin` where all of them are there,
+    /// else `PREFIX.bin`. Reads the header and the last item's entries; all entries where the last
+    /// item does not end with the tokens.
     ///
     /// # Errors
     ///
-    /// When a file is missing or cannot be mapped, the header is not one of this format, the `.idx` is not as
-    /// long as its header says, or the `.bin` ends before the last item.
+    /// When a file is missing, is no regular file or cannot be mapped, the header is not one of
+    /// this format, the `.idx` is not as long as its header says, or the items end elsewhere than
+    /// the tokens.
     pub fn open(prefix: &Path) -> Result<Self, OpenError> {
-        let idx = map(with_ending(prefix, "idx"))?;
+        let path = with_ending(prefix, "idx");
+        let idx = match Map::open(&path) {
+            Ok(idx) => idx,
+            Err(source) => return Err(OpenError::Io { path, source }),
+        };
         let header = Header::read(&idx)?;
         let bin = Bin::open(prefix)?;
         let dataset = Self { idx, bin, header };
-        if let Some(last) = dataset.header.n_items.checked_sub(1) {
-            let (start, end) = dataset.byte_range(last, 0..u64::from(dataset.item_len(last)?))?;
-            if start < end && end > dataset.bin.len() {
-                return Err(OpenError::ShortBin {
-                    path: dataset.bin.path_of(end).to_owned(),
-                    item: last,
-                    end,
-                    found: dataset.bin.len(),
-                });
-            }
-        }
+        dataset.check_end()?;
         Ok(dataset)
+    }
+
+    /// The `.bin` that lies beside all shards of it and is not read: it may not have been filled to
+    /// its end.
+    pub fn ignored_bin(&self) -> Option<&Path> {
+        match self.bin.beside()? {
+            Beside::Bin(path) => Some(path),
+            Beside::SomeShards => None,
+        }
     }
 
     /// Number of items, which GPT-NeoX calls documents.
@@ -82,9 +87,7 @@ impl Dataset {
         const N_LOOKS: u64 = 1024;
         let n = self.n_items();
         for look in 0..N_LOOKS.min(n) {
-            // 128 bits: a product of two counts.
-            let item = u128::from(look) * u128::from(n) / u128::from(N_LOOKS.min(n));
-            let item = u64::try_from(item).unwrap_or(0);
+            let item = spread(look, N_LOOKS.min(n), n);
             if u64::from(self.item_len(item)?) != u64::from(sequence_length) + 1 {
                 return Ok(false);
             }
@@ -98,11 +101,10 @@ impl Dataset {
     ///
     /// When there is no such item, or the `.idx` gives it a negative size.
     pub fn item_len(&self, item: u64) -> Result<u32, ReadError> {
-        let offset = self
-            .header
-            .size_offset(item)
-            .ok_or_else(|| self.no_item(item))?;
-        let size = i32::from_le_bytes(self.idx.array(offset));
+        let entry = self.header.size_offset(item);
+        let entry = entry.and_then(|offset| Some((offset, self.idx.array(offset)?)));
+        let (offset, size) = entry.ok_or_else(|| self.no_item(item))?;
+        let size = i32::from_le_bytes(size);
         u32::try_from(size).map_err(|_| ReadError::Size {
             path: self.idx.path().to_owned(),
             item,
@@ -167,16 +169,17 @@ impl Dataset {
         Ok(())
     }
 
-    /// Refuses files that have become shorter since they were opened: reading beyond the end of a mapped file ends
-    /// the program with SIGBUS.
+    /// Refuses files that are not as they were when they were opened: another device, inode, length
+    /// or time of modification. Reading beyond the end of a mapped file that was cut short ends the
+    /// program with SIGBUS.
     ///
     /// Asking the system takes longer than reading a sequence, so that reads do not ask. Whoever reads many
-    /// sequences asks now and then, as `pipeline` does for each chunk of probes; what is cut in between still does
-    /// harm.
+    /// sequences asks now and then, as `pipeline` does for each chunk of probes, and once more at
+    /// the end. What is cut short in between still does harm.
     ///
     /// # Errors
     ///
-    /// When a file has.
+    /// When a file has changed, or the system does not say.
     pub fn check_unchanged(&self) -> Result<(), ReadError> {
         self.idx.check_unchanged()?;
         self.bin.check_unchanged()
@@ -193,22 +196,109 @@ impl Dataset {
     ///
     /// A size, pointer or token that is out of range.
     pub fn check(&self) -> Result<Option<u32>, ReadError> {
-        let items = (0..self.n_items()).into_par_iter();
-        let largest = items.map_init(Vec::new, |tokens, item| {
-            tokens.clear();
-            self.read(item, 0..u64::from(self.item_len(item)?), tokens)?;
-            Ok(tokens.iter().copied().max())
+        self.check_with(&|_| ())
+    }
+
+    /// Like [`Self::check`]; `progress` is told of items as they are done, by how many more there
+    /// are: of [`Self::n_items`] in all. It is called from several threads.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::check`].
+    pub fn check_with(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Option<u32>, ReadError> {
+        /// Items between two calls of `progress`.
+        const TOLD: u64 = 1024;
+        let chunks = (0..self.n_items().div_ceil(TOLD)).into_par_iter();
+        let largest = chunks.map_init(Vec::new, |tokens, chunk| {
+            let items = chunk * TOLD..self.n_items().min((chunk + 1) * TOLD);
+            let n_items = items.end - items.start;
+            let mut largest = None;
+            for item in items {
+                largest = largest.max(self.largest(item, tokens)?);
+            }
+            progress(n_items);
+            Ok(largest)
         });
         largest.try_reduce(|| None, |a, b| Ok(a.max(b)))
     }
 
+    /// The largest token id of an item, which is read in pieces: its size is not believed.
+    fn largest(&self, item: u64, tokens: &mut Vec<u32>) -> Result<Option<u32>, ReadError> {
+        const PIECE: u64 = 1 << 20;
+        let len = u64::from(self.item_len(item)?);
+        self.check_extent(item)?;
+        let mut largest = None;
+        let mut start = 0;
+        while start < len {
+            let end = len.min(start + PIECE);
+            tokens.clear();
+            self.read(item, start..end, tokens)?;
+            largest = largest.max(tokens.iter().copied().max());
+            start = end;
+        }
+        Ok(largest)
+    }
+
+    /// Refuses tokens that end elsewhere than the items do.
+    fn check_end(&self) -> Result<(), OpenError> {
+        let found = self.bin.len();
+        let (mut end, files) = (0, || self.bin.names());
+        if let Some(last) = self.n_items().checked_sub(1) {
+            let start;
+            (start, end) = self.byte_range(last, 0..u64::from(self.item_len(last)?))?;
+            if start < end && end > found {
+                self.refuse_impostor()?;
+                return Err(OpenError::ShortBin {
+                    files: files(),
+                    item: last,
+                    end,
+                    found,
+                    beside: self.bin.beside().cloned(),
+                });
+            }
+        }
+        if end == found {
+            return Ok(());
+        }
+        // An item that is not the last may end last.
+        let ends = (0..self.n_items()).into_par_iter().map(|item| {
+            let (start, end) = self.byte_range(item, 0..u64::from(self.item_len(item)?))?;
+            // An empty item may lie anywhere.
+            Ok::<_, ReadError>(if start < end { (end, item) } else { (0, item) })
+        });
+        let (end, item) = ends.try_reduce(|| (0, 0), |a, b| Ok(a.max(b)))?;
+        if end == found {
+            return Ok(());
+        }
+        self.refuse_impostor()?;
+        if end > found {
+            return Err(self.beyond(item, end).into());
+        }
+        Err(OpenError::LongBin {
+            files: files(),
+            idx: self.idx.path().to_owned(),
+            end,
+            found,
+            beside: self.bin.beside().cloned(),
+        })
+    }
+
+    fn refuse_impostor(&self) -> Result<(), OpenError> {
+        match self.bin.impostor() {
+            None => Ok(()),
+            Some((path, found)) => Err(OpenError::Impostor {
+                path: path.to_owned(),
+                found,
+            }),
+        }
+    }
+
     /// Where `tokens` of an item lie in the `.bin`, without regard to its length.
     fn byte_range(&self, item: u64, tokens: Range<u64>) -> Result<(u64, u64), ReadError> {
-        let offset = self
-            .header
-            .pointer_offset(item)
-            .ok_or_else(|| self.no_item(item))?;
-        let pointer = i64::from_le_bytes(self.idx.array(offset));
+        let entry = self.header.pointer_offset(item);
+        let entry = entry.and_then(|offset| Some((offset, self.idx.array(offset)?)));
+        let (offset, pointer) = entry.ok_or_else(|| self.no_item(item))?;
+        let pointer = i64::from_le_bytes(pointer);
         let wrong = || ReadError::Pointer {
             path: self.idx.path().to_owned(),
             item,
@@ -224,9 +314,8 @@ impl Dataset {
     }
 
     fn beyond(&self, item: u64, end: u64) -> ReadError {
-        let path = self.bin.path_of(end).to_owned();
         ReadError::Beyond {
-            path,
+            files: self.bin.names(),
             item,
             end,
             found: self.bin.len(),
@@ -242,8 +331,11 @@ impl Dataset {
     }
 }
 
-fn map(path: PathBuf) -> Result<Map, OpenError> {
-    Map::open(&path).map_err(|source| OpenError::Io { path, source })
+/// The item that look `look` of `n_looks` falls on, where the looks are spread over `n` items.
+pub(crate) fn spread(look: u64, n_looks: u64, n: u64) -> u64 {
+    // Without a product of two counts, which may overflow.
+    let (whole, rest) = (n / n_looks, n % n_looks);
+    look * whole + look * rest / n_looks
 }
 
 /// `corpus` → `corpus.idx`, also where the name holds a dot of its own.

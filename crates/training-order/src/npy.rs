@@ -2,11 +2,15 @@
 //!
 //! Format: `numpy/lib/format.py`, versions 1 to 3; little-endian, C order.
 
+mod header;
+
+use crate::file;
+use crate::impostor::Impostor;
 use crate::map::Map;
+use crate::mmididx::ReadError;
+use header::{Header, MAGIC, Number};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-
-const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// An array of whole numbers on disk.
 #[derive(Debug)]
@@ -19,16 +23,6 @@ pub struct Array {
     len: u64,
 }
 
-/// How a number is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Number {
-    U8,
-    U16,
-    U32,
-    I32,
-    I64,
-}
-
 /// Why a `.npy` file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum NpyError {
@@ -39,6 +33,14 @@ pub enum NpyError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// Something else lies under its name.
+    #[error("`{path}` {found}")]
+    Impostor {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: Impostor,
     },
     /// It has no header, or one that cannot be understood.
     #[error("`{path}` has no header of a `.npy` file of whole numbers: {problem}")]
@@ -72,21 +74,17 @@ impl Array {
             path: path.to_owned(),
             source,
         })?;
-        let header = |problem: &str| NpyError::Header {
-            path: path.to_owned(),
-            problem: problem.to_owned(),
-        };
-        let (text, start) =
-            header_text(map.bytes()).ok_or_else(|| header("it does not begin with one"))?;
-        let kind = value(text, "descr").ok_or_else(|| header("`descr` is missing"))?;
-        let number =
-            Number::from_descr(kind).ok_or_else(|| header(&format!("`descr` is {kind}")))?;
-        if value(text, "fortran_order") != Some("False") {
-            return Err(header("`fortran_order` is not False"));
-        }
-        let shape = value(text, "shape")
-            .and_then(shape)
-            .ok_or_else(|| header("`shape` is missing"))?;
+        let Header {
+            number,
+            shape,
+            start,
+        } = Header::read(map.bytes()).map_err(|problem| {
+            let path = path.to_owned();
+            match Impostor::of(map.bytes()) {
+                Some(found) => NpyError::Impostor { path, found },
+                None => NpyError::Header { path, problem },
+            }
+        })?;
         let len = shape.iter().try_fold(1_u64, |len, n| len.checked_mul(*n));
         let end = len.and_then(|len| len.checked_mul(number.width())?.checked_add(start));
         match (len, end) {
@@ -132,17 +130,26 @@ impl Array {
         }
         let offset = self.start + place * self.number.width();
         Some(match self.number {
-            Number::U8 => i64::from(u8::from_le_bytes(self.map.array(offset))),
-            Number::U16 => i64::from(u16::from_le_bytes(self.map.array(offset))),
-            Number::U32 => i64::from(u32::from_le_bytes(self.map.array(offset))),
-            Number::I32 => i64::from(i32::from_le_bytes(self.map.array(offset))),
-            Number::I64 => i64::from_le_bytes(self.map.array(offset)),
+            Number::U8 => i64::from(u8::from_le_bytes(self.map.array(offset)?)),
+            Number::U16 => i64::from(u16::from_le_bytes(self.map.array(offset)?)),
+            Number::U32 => i64::from(u32::from_le_bytes(self.map.array(offset)?)),
+            Number::I32 => i64::from(i32::from_le_bytes(self.map.array(offset)?)),
+            Number::I64 => i64::from_le_bytes(self.map.array(offset)?),
         })
     }
 
-    /// All numbers, row by row.
+    /// Refuses a file that is not as it was when it was opened.
+    ///
+    /// # Errors
+    ///
+    /// When it has changed, or the system does not say.
+    pub fn check_unchanged(&self) -> Result<(), ReadError> {
+        self.map.check_unchanged()
+    }
+
+    /// All numbers, row by row. The length was checked when the file was opened: none is left out.
     pub fn iter(&self) -> impl Iterator<Item = i64> {
-        (0..self.len).filter_map(|place| self.get(place))
+        (0..self.len).map_while(|place| self.get(place))
     }
 }
 
@@ -221,78 +228,26 @@ pub fn write<T: Element>(
     Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
 }
 
-impl Number {
-    fn from_descr(descr: &str) -> Option<Self> {
-        Some(match descr.trim_matches(['\'', '"']) {
-            "|u1" => Self::U8,
-            "<u2" => Self::U16,
-            "<u4" => Self::U32,
-            "<i4" => Self::I32,
-            "<i8" => Self::I64,
-            _ => return None,
-        })
-    }
-
-    const fn width(self) -> u64 {
-        match self {
-            Self::U8 => 1,
-            Self::U16 => 2,
-            Self::U32 | Self::I32 => 4,
-            Self::I64 => 8,
-        }
-    }
-}
-
-/// The header's text, and the byte at which the numbers begin.
-fn header_text(bytes: &[u8]) -> Option<(&str, u64)> {
-    let rest = bytes.strip_prefix(MAGIC)?;
-    let (version, rest) = rest.split_first_chunk::<2>()?;
-    let (len, rest) = match version[0] {
-        1 => {
-            let (len, rest) = rest.split_first_chunk::<2>()?;
-            (u32::from(u16::from_le_bytes(*len)), rest)
-        }
-        2 | 3 => {
-            let (len, rest) = rest.split_first_chunk::<4>()?;
-            (u32::from_le_bytes(*len), rest)
-        }
-        _ => return None,
-    };
-    let text = rest.get(..usize::try_from(len).ok()?)?;
-    let start = bytes.len() - rest.len() + text.len();
-    Some((std::str::from_utf8(text).ok()?, start as u64))
-}
-
-/// The value of a key of the header's dictionary, as it is written.
-fn value<'a>(header: &'a str, key: &str) -> Option<&'a str> {
-    let (_, rest) = header.split_once(&format!("'{key}':"))?;
-    let rest = rest.trim_start();
-    let end = match rest.as_bytes().first()? {
-        b'(' => rest.find(')')? + 1,
-        _ => rest.find([',', '}'])?,
-    };
-    Some(rest[..end].trim_end())
-}
-
-/// `(3, 2)`, `(3,)` or `()`
-fn shape(text: &str) -> Option<Vec<u64>> {
-    let inner = text.strip_prefix('(')?.strip_suffix(')')?;
-    let numbers = inner
-        .split(',')
-        .map(str::trim)
-        .filter(|number| !number.is_empty());
-    numbers.map(|number| number.parse().ok()).collect()
-}
-
 impl NpyError {
     /// The cure, where it is known.
     pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Io { .. } | Self::Header { .. } => None,
-            Self::Length { .. } => {
-                Some("the file was cut short on its way: copy or download it again".to_owned())
+        let hint = match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "GPT-NeoX writes three maps of a dataset, `…_doc_idx.npy`, `…_sample_idx.npy` and `…_shuffle_idx.npy`: name what stands before these endings"
             }
-        }
+            Self::Io { source, .. } => file::hint(source)?,
+            Self::Impostor { found, .. } => found.hint(),
+            Self::Header { .. } => {
+                "the file must hold whole numbers, little-endian and in C order, as `numpy.save` writes them: `numpy.ascontiguousarray(array, dtype=\"<i8\")` is such an array"
+            }
+            Self::Length {
+                expected, found, ..
+            } if found > expected => {
+                "something was written behind the array: make the file again, or copy it again"
+            }
+            Self::Length { .. } => "the file was cut short on its way: copy or download it again",
+        };
+        Some(hint.to_owned())
     }
 }
 
@@ -373,7 +328,7 @@ mod tests {
                 "{'descr': '<u4', 'fortran_order': False, 'shape': (x,), }",
                 4
             )
-            .ends_with("`shape` is missing")
+            .contains("`shape` is not a tuple of whole numbers")
         );
         assert!(
             refused(
@@ -384,6 +339,8 @@ mod tests {
         );
         let huge = "{'descr': '<u4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }";
         assert!(refused(huge, 4).ends_with("asks for 18446744073709551615"));
-        assert!(refused("", 0).contains("`descr` is missing"));
+        assert!(refused("", 0).contains("it has `` where a `{` belongs"));
+        let fits = "{'descr': '<u4', 'fortran_order': False, 'shape': (1,), }";
+        assert!(refused(fits, 5).contains("where its header asks for"));
     }
 }

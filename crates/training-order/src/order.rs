@@ -1,6 +1,7 @@
 //! The order of a training run: which sequence at which step, and what stands in it.
 
-use crate::index_map::{BuildError, DocumentSpan, MapError, MapFiles};
+use crate::file::Change;
+use crate::index_map::{BuildError, DocumentSpan, IndexMap, MapError, MapFiles};
 use crate::loader::{Items, Part};
 use crate::mixture::{Member, Mixture};
 use crate::mmididx::{Dataset, ReadError};
@@ -204,9 +205,10 @@ impl TrainingOrder {
             sequence_length,
             seed,
         )?;
-        let n_served = u32::try_from(mixture.len() / u64::from(batch_size)).unwrap_or(u32::MAX);
+        // More steps than 32 bits hold are more than the run has.
+        let n_served = u32::try_from(mixture.len() / u64::from(batch_size));
         let settings = LoaderSettings {
-            n_steps: n_steps.min(n_served),
+            n_steps: n_served.map_or(n_steps, |n_served| n_steps.min(n_served)),
             ..*settings
         };
         Ok(Self {
@@ -308,13 +310,16 @@ impl TrainingOrder {
         epochs
     }
 
-    /// Refuses a corpus whose files have become shorter: see [`Dataset::check_unchanged`].
+    /// Refuses a corpus or maps whose files are not as they were when they were opened: see
+    /// [`Dataset::check_unchanged`].
     ///
     /// # Errors
     ///
-    /// When a file has.
+    /// When a file has changed, or the system does not say.
     pub fn check_unchanged(&self) -> Result<(), ReadError> {
-        self.datasets().try_for_each(Dataset::check_unchanged)
+        self.datasets().try_for_each(Dataset::check_unchanged)?;
+        let mut members = self.mixture().into_iter().flat_map(Mixture::members);
+        members.try_for_each(|member| member.index_map().check_unchanged())
     }
 
     /// Reads everything that the order could ever need: sizes, pointers, tokens and maps. Gives the largest token
@@ -324,22 +329,54 @@ impl TrainingOrder {
     ///
     /// Something that is out of range or does not fit.
     pub fn check(&self) -> Result<Option<u32>, OrderError> {
+        self.check_with(&|_| ())
+    }
+
+    /// What [`Self::check_with`] looks at in all: items, samples of maps, and sequences of a
+    /// preshuffled corpus.
+    pub fn n_to_check(&self) -> u64 {
+        let items: u64 = self.datasets().map(Dataset::n_items).sum();
+        items
+            + match &self.source {
+                Source::Sampled(mixture) => {
+                    let maps = mixture.members().iter().map(Member::index_map);
+                    maps.map(IndexMap::n_to_check).sum()
+                }
+                Source::Preshuffled(_) => self.n_sequences(),
+            }
+    }
+
+    /// Like [`Self::check`]; `progress` is told of what is done, by how much more it is: of
+    /// [`Self::n_to_check`] in all. It is called from several threads.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::check`].
+    pub fn check_with(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Option<u32>, OrderError> {
+        /// Sequences between two calls of `progress`.
+        const TOLD: u64 = 4096;
         let mut largest = None;
         for dataset in self.datasets() {
-            largest = largest.max(dataset.check()?);
+            largest = largest.max(dataset.check_with(progress)?);
         }
         match &self.source {
             Source::Sampled(mixture) => {
                 for member in mixture.members() {
-                    member.index_map().check(member.dataset())?;
+                    member.index_map().check_with(member.dataset(), progress)?;
                 }
             }
             Source::Preshuffled(_) => {
-                for index in 0..self.n_sequences() {
-                    self.read_tokens(TrainingIndex::new(index), 0..0, &mut Vec::new())?;
+                let n = self.n_sequences();
+                for chunk in 0..n.div_ceil(TOLD) {
+                    let (start, end) = (chunk * TOLD, n.min((chunk + 1) * TOLD));
+                    for index in start..end {
+                        self.read_tokens(TrainingIndex::new(index), 0..0, &mut Vec::new())?;
+                    }
+                    progress(end - start);
                 }
             }
         }
+        self.check_unchanged()?;
         Ok(largest)
     }
 
@@ -349,8 +386,8 @@ impl TrainingOrder {
     pub fn position(&self, index: TrainingIndex) -> BatchPosition {
         let batch_size = u64::from(self.settings.batch_size);
         let step = u32::try_from(index.get() / batch_size).unwrap_or(u32::MAX);
-        // A remainder of a u32 is one.
-        let row = u32::try_from(index.get() % batch_size).unwrap_or(u32::MAX);
+        #[expect(clippy::cast_possible_truncation, reason = "a remainder of a u32")]
+        let row = (index.get() % batch_size) as u32;
         BatchPosition { step, row }
     }
 
@@ -461,7 +498,9 @@ impl TrainingOrder {
                 span: span.clone(),
             })
         });
-        Ok(exposures.collect())
+        let exposures = exposures.collect();
+        self.check_unchanged()?;
+        Ok(exposures)
     }
 
     /// The training index of every sample of one dataset, `None` for those that the run does not reach: the inverse
@@ -470,11 +509,11 @@ impl TrainingOrder {
         let Some(mixture) = self.mixture() else {
             return Vec::new();
         };
-        let n_samples = mixture
-            .members()
-            .get(member)
-            .map_or(0, |member| member.index_map().n_samples());
-        let mut inverse = vec![None; usize::try_from(n_samples).unwrap_or(0)];
+        let owner = mixture.members().get(member);
+        let samples = owner
+            .into_iter()
+            .flat_map(|owner| 0..owner.index_map().n_samples());
+        let mut inverse: Vec<_> = samples.map(|_| None).collect();
         for index in 0..self.n_sequences() {
             match mixture.place(index) {
                 // A sample that a small member serves twice keeps its first place.
@@ -509,7 +548,8 @@ impl TrainingOrder {
             .map(Meetings::of)
             .collect::<Result<Vec<_>, _>>()?;
         let n_epochs = members.iter().map(|member| member.index_map().n_epochs());
-        let mut counts = vec![0; usize::try_from(n_epochs.max().unwrap_or(0)).unwrap_or(0) + 1];
+        // From no epoch to all of them.
+        let mut counts: Vec<u64> = (0..=n_epochs.max().unwrap_or(0)).map(|_| 0).collect();
         counts[0] = meetings.iter().map(|meetings| meetings.n_documents).sum();
         let mut ascending: Vec<usize> = (0..checkpoints.len()).collect();
         ascending.sort_by_key(|&number| checkpoints[number]);
@@ -526,6 +566,7 @@ impl TrainingOrder {
             }
         }
         pending.for_each(|number| found[number].clone_from(&counts));
+        self.check_unchanged()?;
         Ok(found)
     }
 
@@ -558,11 +599,10 @@ impl Meetings {
     fn of(member: &Member) -> Result<Self, ReadError> {
         let (map, dataset) = (member.index_map(), member.dataset());
         let first_places = map.first_places(dataset)?;
-        let n_items = usize::try_from(dataset.n_items()).unwrap_or(0);
         Ok(Self {
             met: vec![0; first_places.len().div_ceil(64)],
             first_places,
-            n_met: vec![0; n_items],
+            n_met: (0..dataset.n_items()).map(|_| 0).collect(),
             n_documents: map.n_documents(),
         })
     }
@@ -571,6 +611,12 @@ impl Meetings {
     /// times.
     fn meet(&mut self, member: &Member, sample: u32, counts: &mut [u64]) -> Result<(), ReadError> {
         let (map, dataset, sample) = (member.index_map(), member.dataset(), sample as usize);
+        // A document that is met more often than there are epochs: a map was not so when it was
+        // opened.
+        let changed = || ReadError::Changed {
+            path: map.doc_idx_path(dataset).to_owned(),
+            change: Change::Contents,
+        };
         let (word, bit) = (sample / 64, 1 << (sample % 64));
         if self.met[word] & bit != 0 {
             return Ok(());
@@ -580,10 +626,17 @@ impl Meetings {
             let item = map.document(place.into(), dataset)?;
             // An empty document has no first token.
             if dataset.item_len(item)? > 0 {
-                let n_met = &mut self.n_met[usize::try_from(item).unwrap_or(0)];
-                counts[*n_met as usize] -= 1;
+                let n_met = usize::try_from(item)
+                    .ok()
+                    .and_then(|item| self.n_met.get_mut(item));
+                let n_met = n_met.ok_or_else(changed)?;
+                let [before, after] = counts
+                    .get_mut(*n_met as usize..)
+                    .and_then(<[u64]>::first_chunk_mut::<2>)
+                    .ok_or_else(changed)?;
+                *before = before.checked_sub(1).ok_or_else(changed)?;
+                *after += 1;
                 *n_met += 1;
-                counts[*n_met as usize] += 1;
             }
         }
         Ok(())

@@ -47,10 +47,10 @@ proptest! {
         let order = TrainingOrder::as_served(vec![(open(&folder), 1.0)], &settings).unwrap();
         let map = order.mixture().unwrap().members()[0].index_map();
 
-        let mut shuffled: Vec<u64> = map.shuffle_idx().map(u64::from).collect();
+        let mut shuffled: Vec<u64> = map.shuffle_idx().map(|n| n.unwrap().into()).collect();
         shuffled.sort_unstable();
         prop_assert!(shuffled.into_iter().eq(0..map.n_samples()));
-        let mut documents: Vec<u64> = map.doc_idx().map(u64::from).collect();
+        let mut documents: Vec<u64> = map.doc_idx().map(|n| n.unwrap().into()).collect();
         documents.sort_unstable();
         let n_items = lengths.len() as u64;
         let copies = (0..n_items).flat_map(|item| (0..map.n_epochs()).map(move |_| item));
@@ -65,7 +65,7 @@ proptest! {
                 (first..next).collect()
             }).collect()
         };
-        let stream: Vec<u32> = map.doc_idx().flat_map(|item| items[item as usize].clone()).collect();
+        let stream: Vec<u32> = map.doc_idx().flat_map(|item| items[item.unwrap() as usize].clone()).collect();
         for index in (0..order.n_sequences()).map(TrainingIndex::new) {
             let place = order.position(index);
             prop_assert_eq!(u64::from(place.step) * u64::from(batch_size) + u64::from(place.row), index.get());

@@ -85,12 +85,12 @@ fn the_miniature_suite() {
         let (map, files) = (member.index_map(), mini_maps(corpus));
         assert!(
             map.doc_idx()
-                .map(i64::from)
+                .map(|item| i64::from(item.unwrap()))
                 .eq(array(&files.doc_idx).numbers)
         );
         assert!(
             map.shuffle_idx()
-                .map(i64::from)
+                .map(|sample| i64::from(sample.unwrap()))
                 .eq(array(&files.shuffle_idx).numbers)
         );
         let starts = map
@@ -549,7 +549,8 @@ fn mini_settings() -> LoaderSettings {
 
 fn mini_maps(corpus: &str) -> MapFiles {
     let folder = mini_folder().join(format!("reference/{corpus}_maps"));
-    MapFiles::find(&folder.join("document"), "train_0", 19_200, 128, 1234).unwrap()
+    let found = MapFiles::find(&folder.join("document"), "train_0", 19_200, 128, 1234);
+    found.unwrap().unwrap()
 }
 
 #[test]

@@ -122,9 +122,10 @@ impl Answers<'_> {
                 name.to_owned()
             };
             let (map, dataset) = (member.index_map(), member.dataset());
-            let documents: Vec<i64> = map.doc_idx().map(i64::from).collect();
+            let widened = |n: Result<u32, _>| n.map(i64::from);
+            let documents: Vec<i64> = map.doc_idx().map(widened).collect::<Result<_, _>>()?;
             self.add(format!("{stem}_doc_idx"), vec![documents.len()], documents);
-            let shuffled: Vec<i64> = map.shuffle_idx().map(i64::from).collect();
+            let shuffled: Vec<i64> = map.shuffle_idx().map(widened).collect::<Result<_, _>>()?;
             self.add(
                 format!("{stem}_shuffle_idx"),
                 vec![shuffled.len()],

@@ -1,11 +1,33 @@
 //! What can be wrong with a corpus on disk.
 
+use crate::file::{self, Change};
+use crate::impostor::Impostor;
+use crate::mmididx::header::MAGIC;
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
 const DOWNLOAD: &str = "the file was cut short on its way: copy or download it again, and compare its size with the source's";
 const MISMATCH: &str = "the `.idx` and the `.bin` do not belong together, or one of them is damaged: use the pair that was written together";
+
+/// The files that hold the tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BinFiles {
+    /// The `.bin`, or the first shard.
+    pub path: PathBuf,
+    /// How many files there are.
+    pub n_files: usize,
+}
+
+/// The other form of the tokens, which lies beside the one that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// A `.bin` beside all shards.
+    Bin(PathBuf),
+    /// Some shards of a set beside the `.bin`.
+    SomeShards,
+}
 
 /// Why a corpus cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +39,14 @@ pub enum OpenError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// Something else lies under the file's name.
+    #[error("`{path}` {found}")]
+    Impostor {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: Impostor,
     },
     /// The `.idx` does not begin with the magic bytes.
     #[error("`{path}` begins with the bytes {found:02x?} instead of `MMIDIDX\\0\\0`")]
@@ -53,16 +83,32 @@ pub enum OpenError {
         found: u64,
     },
     /// The `.bin` ends before the last item does.
-    #[error("`{path}` has {found} bytes, but its last item, {item}, ends at byte {end}")]
+    #[error("{files} {found} bytes, but its last item, {item}, ends at byte {end}")]
     ShortBin {
-        /// The `.bin`.
-        path: PathBuf,
+        /// The `.bin` or its shards.
+        files: BinFiles,
         /// The last item.
         item: u64,
         /// Where it ends, in bytes.
         end: u64,
         /// Bytes there are.
         found: u64,
+        /// What lies beside it.
+        beside: Option<Beside>,
+    },
+    /// The `.bin` goes on after the last item.
+    #[error("{files} {found} bytes, but the items of `{idx}` end at byte {end}")]
+    LongBin {
+        /// The `.bin` or its shards.
+        files: BinFiles,
+        /// The `.idx`.
+        idx: PathBuf,
+        /// Where the item ends that ends last, in bytes.
+        end: u64,
+        /// Bytes there are.
+        found: u64,
+        /// What lies beside it.
+        beside: Option<Beside>,
     },
     /// Shards of two different sets lie side by side.
     #[error(
@@ -76,7 +122,15 @@ pub enum OpenError {
         /// That of the others.
         other: u64,
     },
-    /// The last item's entries make no sense.
+    /// The name of a shard gives it no place in its set.
+    #[error("`{path}` {problem}")]
+    ShardNumber {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its number.
+        problem: String,
+    },
+    /// An item's entries make no sense.
     #[error(transparent)]
     LastItem(#[from] ReadError),
 }
@@ -84,6 +138,14 @@ pub enum OpenError {
 /// Why tokens cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// The system does not say how a file is.
+    #[error("asking about `{path}`")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// There is no such item.
     #[error("`{path}` has no item {item}: there are {n_items}")]
     Item {
@@ -105,6 +167,24 @@ pub enum ReadError {
         found: i64,
         /// What it must be below.
         limit: u64,
+    },
+    /// A dataset has no such sample.
+    #[error("`{path}`: there is no sample {sample}, its maps hold {n_samples}")]
+    Sample {
+        /// The `.idx`.
+        path: PathBuf,
+        /// The sample asked for.
+        sample: u64,
+        /// How many there are.
+        n_samples: u64,
+    },
+    /// A sample reaches beyond the documents.
+    #[error("`{path}`: a sample goes on after the last of its {n_documents} documents")]
+    OutOfDocuments {
+        /// The `doc_idx`, or the `.idx` where it was built.
+        path: PathBuf,
+        /// How many there are.
+        n_documents: u64,
     },
     /// The loader serves no such sequence.
     #[error("there is no sequence {training_index}: the loader serves {n_sequences}")]
@@ -173,10 +253,10 @@ pub enum ReadError {
         found: i64,
     },
     /// An item lies outside the `.bin`.
-    #[error("`{path}` has {found} bytes, but item {item} reaches to byte {end}")]
+    #[error("{files} {found} bytes, but item {item} reaches to byte {end}")]
     Beyond {
-        /// The `.bin`.
-        path: PathBuf,
+        /// The `.bin` or its shards.
+        files: BinFiles,
         /// The item.
         item: u64,
         /// The byte it reaches to.
@@ -184,15 +264,13 @@ pub enum ReadError {
         /// Bytes there are.
         found: u64,
     },
-    /// The file has become shorter since it was opened.
-    #[error("`{path}` had {opened} bytes when it was opened, and has {found} now")]
-    Shrunk {
+    /// The file is not as it was when it was opened.
+    #[error("`{path}` has changed since it was opened: {change}")]
+    Changed {
         /// The file.
         path: PathBuf,
-        /// Its length then.
-        opened: u64,
-        /// Its length now.
-        found: u64,
+        /// In what.
+        change: Change,
     },
     /// A token id is negative or above 2³² − 1.
     #[error("`{path}`: token {token} of item {item} is {found}, which is no token id")]
@@ -208,6 +286,33 @@ pub enum ReadError {
     },
 }
 
+impl fmt::Display for BinFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.n_files {
+            0 | 1 => write!(f, "`{}` has", self.path.display()),
+            n => write!(f, "the {n} shards from `{}` on have", self.path.display()),
+        }
+    }
+}
+
+impl BinFiles {
+    fn short_hint(&self, beside: Option<&Beside>) -> String {
+        match beside {
+            Some(Beside::Bin(path)) => format!(
+                "one of the shards was cut short: download them again; where `{}` beside them is whole, remove the shards instead",
+                path.display()
+            ),
+            Some(Beside::SomeShards) => {
+                "the `.bin` was not put together to its end: with all shards beside it, the shards are read, and without any the `.bin` must be whole".to_owned()
+            }
+            None if self.n_files > 1 => {
+                "one of the shards was cut short on its way: compare their sizes with the source's, and download that one again".to_owned()
+            }
+            None => DOWNLOAD.to_owned(),
+        }
+    }
+}
+
 impl OpenError {
     /// The cure, where it is known.
     pub fn hint(&self) -> Option<String> {
@@ -215,7 +320,9 @@ impl OpenError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "name the two files without `.idx` and `.bin`; both must lie in the same folder, the `.bin` whole or with all its shards"
             }
-            Self::Io { .. } => return None,
+            Self::Io { source, .. } => file::hint(source)?,
+            Self::Impostor { found, .. } => found.hint(),
+            Self::Magic { found, .. } if MAGIC.starts_with(found) => DOWNLOAD,
             Self::Magic { .. } => {
                 "this is no memory-mapped Megatron index: `TNTIDX` files and JSON lines must be tokenized again with `--dataset-impl mmap`"
             }
@@ -227,8 +334,24 @@ impl OpenError {
             } if found > expected => {
                 "the file holds more than one index or its header is damaged: make it again"
             }
-            Self::IdxLength { .. } | Self::ShortBin { .. } => DOWNLOAD,
+            Self::IdxLength { .. } => DOWNLOAD,
+            Self::ShortBin { files, beside, .. } => return Some(files.short_hint(beside.as_ref())),
+            Self::LongBin {
+                beside: Some(Beside::Bin(path)),
+                ..
+            } => {
+                return Some(format!(
+                    "the shards and the `.idx` were not written together; where `{}` beside them belongs to the `.idx`, remove the shards",
+                    path.display()
+                ));
+            }
+            Self::LongBin { .. } => {
+                "the `.idx` and the `.bin` were not written together: the `.idx` is older, or of a part of the corpus; use the pair that was written together"
+            }
             Self::Shards { .. } => "keep each set of shards in a folder of its own",
+            Self::ShardNumber { .. } => {
+                "keep one file of each number, from `-00000-of-` to the last number of the set"
+            }
             Self::LastItem(error) => return error.hint(),
         };
         Some(hint.to_owned())
@@ -238,18 +361,23 @@ impl OpenError {
 impl ReadError {
     /// The cure, where it is known.
     pub fn hint(&self) -> Option<String> {
-        match self {
+        let hint = match self {
+            Self::Io { source, .. } => file::hint(source)?,
             Self::Item { .. }
+            | Self::Sample { .. }
             | Self::Sequence { .. }
             | Self::SequenceTokens { .. }
-            | Self::Range { .. } => None,
-            Self::Beyond { .. } => Some(DOWNLOAD.to_owned()),
-            Self::Shrunk { .. } => Some("another program writes the file: let it finish, then begin again".to_owned()),
-            Self::NotPreshuffled { .. } => Some("the corpus is not preshuffled, or for another sequence length".to_owned()),
-            Self::Map { .. } => Some("the map belongs to another corpus, or is damaged: rebuild it from the seed by leaving it out".to_owned()),
-            Self::Size { .. } | Self::Pointer { .. } | Self::Token { .. } => {
-                Some(MISMATCH.to_owned())
+            | Self::Range { .. } => return None,
+            Self::Beyond { files, .. } => return Some(files.short_hint(None)),
+            Self::Changed { change, .. } => change.hint(),
+            Self::NotPreshuffled { .. } => {
+                "the corpus is not preshuffled, or for another sequence length"
             }
-        }
+            Self::Map { .. } | Self::OutOfDocuments { .. } => {
+                "the map belongs to another corpus, or is damaged: rebuild it from the seed by leaving it out"
+            }
+            Self::Size { .. } | Self::Pointer { .. } | Self::Token { .. } => MISMATCH,
+        };
+        Some(hint.to_owned())
     }
 }

@@ -1,6 +1,7 @@
 //! The first 34 bytes of an `.idx`, and the offsets that follow from them.
 
 use super::OpenError;
+use crate::impostor::Impostor;
 use crate::map::Map;
 
 /// `MMIDIDX`, and two zero bytes.
@@ -96,32 +97,39 @@ impl Header {
         let path = || idx.path().to_owned();
         let begins = idx.bytes().get(..MAGIC.len()).unwrap_or(idx.bytes());
         if begins != MAGIC {
-            return Err(OpenError::Magic {
-                path: path(),
-                found: begins.to_vec(),
+            return Err(match Impostor::of(idx.bytes()) {
+                Some(found) => OpenError::Impostor {
+                    path: path(),
+                    found,
+                },
+                None => OpenError::Magic {
+                    path: path(),
+                    found: begins.to_vec(),
+                },
             });
         }
-        if idx.len() < LEN {
-            return Err(OpenError::IdxLength {
-                path: path(),
-                expected: LEN,
-                found: idx.len(),
-            });
-        }
-        let version = u64::from_le_bytes(idx.array(9));
+        let too_short = || OpenError::IdxLength {
+            path: path(),
+            expected: LEN,
+            found: idx.len(),
+        };
+        let number = |offset| {
+            idx.array(offset)
+                .map(u64::from_le_bytes)
+                .ok_or_else(too_short)
+        };
+        let [code] = idx.array(17).ok_or_else(too_short)?;
+        let (version, n_items, n_documents) = (number(9)?, number(18)?, number(26)?);
         if version != VERSION {
             return Err(OpenError::Version {
                 path: path(),
                 found: version,
             });
         }
-        let [code] = idx.array(17);
         let token_type = TokenType::from_code(code).ok_or_else(|| OpenError::TokenType {
             path: path(),
             found: code,
         })?;
-        let n_items = u64::from_le_bytes(idx.array(18));
-        let n_documents = u64::from_le_bytes(idx.array(26));
         let expected = u128::from(LEN) + 12 * u128::from(n_items) + 8 * u128::from(n_documents);
         if expected != u128::from(idx.len()) {
             let expected = u64::try_from(expected).unwrap_or(u64::MAX);
