@@ -14,7 +14,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use training_order::TrainingOrder;
+use training_order::mmididx::Dataset;
 
 /// What the tables of foreign verdicts are called; a number follows.
 pub(crate) const FOREIGN: &str = "foreign verdicts";
@@ -302,9 +304,22 @@ fn absent(
 fn open_corpus(corpus: &Corpus, depth: Depth) -> Result<(OpenCorpus, Option<u32>)> {
     let what = format!("opening the corpus `{}`", corpus.name);
     let open = progress::during(&what, None, |_| corpora::open(corpus))?;
+    for bin in open.order.datasets().filter_map(Dataset::ignored_bin) {
+        progress::say(&format!(
+            "warning: all shards of `{}` lie beside it, and are read in its place",
+            bin.display()
+        ));
+    }
     let mut largest = None;
     if depth == Depth::Everything {
-        let checked = open.order.check();
+        let what = format!("reading the whole corpus `{}`", corpus.name);
+        let total = open.order.n_to_check();
+        let checked = progress::during(&what, Some(total), |done| {
+            let count = |n| {
+                done.fetch_add(n, Ordering::Relaxed);
+            };
+            open.order.check_with(&count)
+        });
         largest = checked.with_context(|| format!("reading the whole corpus `{}`", corpus.name))?;
         if let Some(path) = &corpus.tokenizer {
             crate::text::load(path)?;
