@@ -15,6 +15,7 @@ mod inspect;
 mod layout;
 mod measures;
 mod orders;
+mod ownership;
 mod plan;
 mod program;
 mod races;
