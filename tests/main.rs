@@ -10,6 +10,7 @@ mod analysis;
 mod audit;
 mod cluster;
 mod errors;
+mod faults;
 mod harness;
 mod inspect;
 mod layout;
