@@ -14,6 +14,7 @@ mod faults;
 mod harness;
 mod inspect;
 mod layout;
+mod limits;
 mod measures;
 mod orders;
 mod ownership;
