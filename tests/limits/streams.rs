@@ -76,7 +76,7 @@ fn every_command_meets_streams_that_are_closed_full_or_unread() {
         Streams::StdoutUnread,
         Streams::StderrUnread,
     ];
-    let calls: [&[&str]; 19] = [
+    let calls: [&[&str]; 18] = [
         &["run", "run.toml", "--out", "fresh"],
         &["run", "run.toml", "--dry-run"],
         &["plan", "run.toml", "--out", "planned"],
@@ -104,7 +104,6 @@ fn every_command_meets_streams_that_are_closed_full_or_unread() {
         &["suite", "show", "pythia-70m"],
         &["schema"],
         &["schema", "--run-file"],
-        &["--help"],
     ];
     let stage = Stage::new();
     let ended = stage.call(&["run", "run.toml"]);

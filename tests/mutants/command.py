@@ -31,7 +31,7 @@ class Ended:
             yield "exit code 0 beside an error"
         elif self.code != 0 and len(errors) != 1:
             yield f"{len(errors)} errors"
-        elif self.code != 0 and not any(name in self.stderr for name in names):
+        elif self.code != 0 and not any(name in self.stdout + self.stderr for name in names):
             yield "an error that names no file"
         for text in ("this program has a mistake", "internal error", "panicked", "memory allocation of"):
             if text in self.stderr:
