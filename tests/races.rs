@@ -4,11 +4,13 @@
 //! rounds. `RACE_SEED=… RACE_ROUNDS=1` repeats the round that a failure names.
 
 mod play;
+mod references;
 mod round;
 
 use crate::harness::{end_within, send, setting};
 use crate::program::tables;
-use play::{Arena, References, Tally};
+use play::{Arena, Tally};
+use references::References;
 use round::{Round, Settings, Variant};
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,8 +1,8 @@
-/* Makes the N-th call that changes files below a folder fail, as a full disk or a broken one does.
+/* Makes the N-th call that changes files below a folder fail, as a full or a broken disk does.
 
-   Preloaded with LD_PRELOAD. FAULT_FOLDER: the folder, absolute. FAULT_AT: N, from 1; 0 counts only.
-   FAULT_ALL: set where all calls from then on fail. FAULT_REPORT: a file that gets, at the end of the
-   process, the number of calls, and for the first one that failed its name and path. */
+   Preloaded with LD_PRELOAD. FAULT_FOLDER: the folder, absolute. FAULT_AT: N, from 1. 0 counts only.
+   FAULT_ALL: set where all calls from then on fail. FAULT_REPORT: a file. At the end of the process
+   it gets the number of calls, and the name and the path of the first one that failed. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -2,11 +2,18 @@
 
     python mutate.py PIPELINE CHECKOUT KIND N SEED
 
-KIND: corpus, maps, weights, pickle, own, analyse, verdicts, lists, run, sweep, hub, or `all`. Needs what `tests/requirements.txt`
-names. For each mutant: no panic, no signal, no hang of 20 s, no more than 2 GB; an error is one and names the file; what `check`
-accepts `run` does, and what it refuses `run` refuses; a changed table of ours is refused or changes no number; no file outside
-the run's folder changes. The last line is the tally. The exit code is 1 when something broke. Each broken mutant has its number,
-and is made again by the same SEED. Its files are kept where the variable `MUTANTS_KEEP` names a folder.
+KIND: corpus, maps, weights, pickle, own, analyse, verdicts, lists, run, sweep, hub, or `all`.
+Needs the packages of `tests/requirements.txt`.
+
+For each mutant:
+- There is no panic, no signal, no hang of 20 s, and no more than 2 GB are taken.
+- An error is a single one and names the file.
+- `run` does what `check` accepts, and refuses what it refuses.
+- A changed table of ours is refused, or changes no number.
+- No file outside the run's folder changes.
+
+The last line is the tally. The exit code is 1 when something broke. The same SEED makes each
+mutant again. The variable MUTANTS_KEEP names a folder for the files of those that broke something.
 """
 
 import collections

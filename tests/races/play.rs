@@ -1,9 +1,9 @@
 //! Plays a round, and says whether what is left is right.
 
-use super::round::{Action, Actor, Moment, Round, Settings, Variant};
+use super::references::References;
+use super::round::{Action, Actor, Moment, Round, Settings};
 use crate::harness::{Ended, SIGKILL, SIGTERM, end_within, is_hidden, send, tree};
-use crate::program::{manifest, tables};
-use std::collections::BTreeMap;
+use crate::program::manifest;
 use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,8 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EVENT: Duration = Duration::from_secs(3);
 /// Ends that are nearer to one another cannot be told apart.
 const INSTANT: Duration = Duration::from_millis(10);
-
-type Tables = BTreeMap<PathBuf, Vec<u8>>;
 
 /// A folder with run files that share `out`.
 pub(super) struct Arena(TempDir);
@@ -71,59 +69,12 @@ impl Arena {
     }
 
     /// A run that nothing disturbs.
-    fn finish(&self, settings: Settings) -> Result<Ended, String> {
+    pub(super) fn finish(&self, settings: Settings) -> Result<Ended, String> {
         let mut child = self.start(settings, "final");
         if !end_within(&mut child, PATIENCE) {
             return Err(format!("the final run of {} hangs", settings.name()));
         }
         Ok(self.ended(child, "final"))
-    }
-}
-
-/// The tables of each run file, made in a folder of their own.
-pub(super) struct References(BTreeMap<Settings, Tables>);
-
-impl References {
-    pub(super) fn new() -> Self {
-        Self(BTreeMap::new())
-    }
-
-    pub(super) fn of(&mut self, settings: Settings) -> Tables {
-        let made = self.0.entry(settings).or_insert_with(|| {
-            let arena = Arena::new();
-            let ended = arena.finish(settings).unwrap();
-            assert!(ended.is_success(), "{}", ended.tail());
-            tables(&arena.out())
-        });
-        made.clone()
-    }
-
-    /// How the tables of `out` differ from those of this run file.
-    fn difference(&mut self, settings: Settings, out: &Path) -> Vec<String> {
-        let whole = self.of(settings);
-        // Verdicts on further checkpoints may be left of another run file.
-        let more = self.of(Settings {
-            variant: Variant::More,
-            ..settings
-        });
-        let mut found = Vec::new();
-        let mut left = tables(out);
-        left.retain(|path, _| !is_hidden(path));
-        for (path, bytes) in &whole {
-            match left.get(path) {
-                None => found.push(format!("{} is missing", path.display())),
-                Some(now) if now != bytes => found.push(format!("{} differs", path.display())),
-                Some(_) => {}
-            }
-        }
-        for (path, bytes) in &left {
-            let is_known = path.starts_with("verdicts") && more.get(path) == Some(bytes);
-            if !whole.contains_key(path) && !is_known {
-                found.push(format!("{} is too many", path.display()));
-            }
-        }
-        found.truncate(6);
-        found
     }
 }
 
