@@ -208,8 +208,8 @@ fn faults(scenario: &Scenario, bench: &Bench, ended: &Ended, hit: &Hit) -> Optio
                 "x.npy",
                 project.to_str().unwrap(),
             ];
-            let named = names.iter().any(|name| ended.stderr.contains(name));
-            (!named).then(|| format!("{}: the error names no path", scenario.name))
+            let is_said = names.iter().any(|name| ended.stderr.contains(name));
+            (!is_said).then(|| format!("{}: the error names no path", scenario.name))
         }
         code => Some(format!("exit code {code:?}")),
     }

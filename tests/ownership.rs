@@ -177,7 +177,13 @@ fn an_input_that_lies_where_an_output_goes_is_refused() {
             }
         }
     }
-    // The plan of a run as the list of its next one.
+    cases.close();
+}
+
+#[test]
+fn the_plan_of_a_run_is_no_list_of_its_next_one() {
+    let mut cases = Cases::default();
+    let run = ["run", "run.toml"];
     let project = Project::new();
     project.write(&small(), |text| text);
     project.succeed(&run);

@@ -68,11 +68,14 @@ fn a_refused_run_changes_nothing() {
     cases.close();
 }
 
+/// Spoils a file.
+type Damage = fn(&Path);
+
 #[test]
 fn a_join_that_fails_leaves_the_old_tables() {
     let mut cases = Cases::default();
     let part = "out/verdicts/model=mini/checkpoint=80/part-standard-00001.parquet";
-    let damages: [(&str, fn(&Path)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("missing", |path| fs::remove_file(path).unwrap()),
         ("cut short", |path| {
             let bytes = fs::read(path).unwrap();

@@ -106,9 +106,7 @@ impl Cases {
         });
         why.truncate(8);
         why.extend(ended.fault());
-        if !matches!(ended.code, Some(1 | 2)) {
-            why.push("is not refused".to_owned());
-        } else {
+        if matches!(ended.code, Some(1 | 2)) {
             // What is wrong in a run file says itself what would be right.
             let cure: &[&str] = if ended.code == Some(1) {
                 &["hint: "]
@@ -120,6 +118,8 @@ impl Cases {
                     why.push(format!("does not say `{text}`"));
                 }
             }
+        } else {
+            why.push("is not refused".to_owned());
         }
         self.note(name, &why, &ended);
     }
