@@ -71,6 +71,10 @@ pub(crate) struct RunFile {
     pub(crate) checkpoints: PathBuf,
     pub(crate) numbers: Vec<u32>,
     pub(crate) device: &'static str,
+    /// `file`, `dataset`, or nothing for the program's choice.
+    pub(crate) layout: &'static str,
+    pub(crate) bins: u32,
+    pub(crate) seed: u32,
 }
 
 impl Default for RunFile {
@@ -88,6 +92,9 @@ impl Default for RunFile {
             checkpoints: mini().join("standard/model"),
             numbers: vec![600, 2400],
             device: "cpu",
+            layout: "",
+            bins: 12,
+            seed: 1234,
         }
     }
 }
@@ -95,6 +102,13 @@ impl Default for RunFile {
 impl RunFile {
     /// Writes it to `folder/run.toml`; its output folder is `folder/out`.
     pub(crate) fn write(&self, folder: &Path) -> PathBuf {
+        let path = folder.join("run.toml");
+        fs::write(&path, self.text()).unwrap();
+        path
+    }
+
+    /// The run file as TOML.
+    pub(crate) fn text(&self) -> String {
         let Self {
             judge,
             precision,
@@ -108,13 +122,21 @@ impl RunFile {
             checkpoints,
             numbers,
             device,
+            layout,
+            bins,
+            seed,
         } = self;
-        let text = format!(
+        let layout = match *layout {
+            "" => String::new(),
+            layout => format!("layout = \"{layout}\""),
+        };
+        format!(
             r#"
 suite = "test"
 out = "out"
 device = "{device}"
 precision = "{precision}"
+{layout}
 
 [probe]
 k = {k}
@@ -124,7 +146,7 @@ judge = "{judge}"
 part-size = {part_size}
 {probe}
 [memorization-by-time]
-bins = 12
+bins = {bins}
 
 [[corpus]]
 name = "standard"
@@ -132,7 +154,7 @@ data = '{}'
 sequence-length = 128
 batch-size = 8
 steps = {steps}
-seed = 1234
+seed = {seed}
 
 [[model]]
 name = "mini"
@@ -142,10 +164,7 @@ checkpoints = {numbers:?}
 "#,
             data.display(),
             checkpoints.display(),
-        );
-        let path = folder.join("run.toml");
-        fs::write(&path, text).unwrap();
-        path
+        )
     }
 }
 
