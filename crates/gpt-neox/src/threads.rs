@@ -15,7 +15,7 @@ pub struct ThreadError {
 }
 
 impl ThreadError {
-    fn new(error: impl ToString) -> Self {
+    fn new(error: &impl ToString) -> Self {
         let message = error.to_string();
         Self { message }
     }
@@ -40,7 +40,7 @@ pub(crate) fn start() -> Result<(), ThreadError> {
 /// Only what the system refused: the error of a pool that is there already has no source.
 fn built(pool: Result<(), ThreadPoolBuildError>) -> Result<(), ThreadError> {
     match pool {
-        Err(error) if error.source().is_some() => Err(ThreadError::new(error)),
+        Err(error) if error.source().is_some() => Err(ThreadError::new(&error)),
         Ok(()) | Err(_) => Ok(()),
     }
 }
@@ -56,7 +56,7 @@ pub(crate) fn side_by_side<T: Sync, R: Send>(
     let next = AtomicUsize::new(0);
     let take = || -> Result<Vec<(usize, R)>, ThreadError> {
         let alone = ThreadPoolBuilder::new().num_threads(1).use_current_thread();
-        let _alone = alone.build().map_err(ThreadError::new)?;
+        let _alone = alone.build().map_err(|error| ThreadError::new(&error))?;
         let mut done = Vec::new();
         loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
@@ -75,7 +75,7 @@ pub(crate) fn side_by_side<T: Sync, R: Send>(
                 Err(error) => {
                     // Those that did start have nothing left to do.
                     next.store(items.len(), Ordering::Relaxed);
-                    return Err(ThreadError::new(error));
+                    return Err(ThreadError::new(&error));
                 }
             }
         }

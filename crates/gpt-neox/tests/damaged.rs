@@ -215,8 +215,8 @@ fn record(bytes: &[u8], name: &str) -> usize {
         let n = usize::from(u16::from_le_bytes([bytes[at + 28], bytes[at + 29]]));
         bytes[at + 46..at + 46 + n].ends_with(name.as_bytes())
     };
-    let records = (0..bytes.len() - 46).filter(|at| bytes[*at..].starts_with(b"PK\x01\x02"));
-    records.filter(ends).next_back().unwrap()
+    let mut records = (0..bytes.len() - 46).filter(|at| bytes[*at..].starts_with(b"PK\x01\x02"));
+    records.rfind(ends).unwrap()
 }
 
 #[test]
@@ -377,17 +377,13 @@ fn headers_cannot_claim_memory() {
         1_u64 << 31,
         1_u64 << 35
     );
-    let mut overflowing = String::new();
-    for i in 0..9_u64 {
-        let (start, end) = (i << 61, (i + 1).checked_shl(61).unwrap());
-        let end = if i == 8 { 0 } else { end };
-        overflowing += &format!(
-            r#"{}"t{i}": {{"dtype": "U8", "shape": [{}], "data_offsets": [{start}, {end}]}}"#,
-            if i == 0 { "{" } else { ", " },
-            1_u64 << 61
-        );
-    }
-    overflowing.push('}');
+    // Nine tensors of 2⁶¹ bytes: their end is beyond 2⁶⁴.
+    let tensors = (0..9_u64).map(|i| {
+        let (start, end) = (i << 61, i.wrapping_add(1) << 61);
+        let size = 1_u64 << 61;
+        format!(r#""t{i}": {{"dtype": "U8", "shape": [{size}], "data_offsets": [{start}, {end}]}}"#)
+    });
+    let overflowing = format!("{{{}}}", tensors.collect::<Vec<_>>().join(", "));
     let twice = r#"{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, "a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}"#;
     for text in [huge.as_str(), &overflowing, twice, "{}", "[", ""] {
         let mut bytes = (text.len() as u64).to_le_bytes().to_vec();

@@ -2,7 +2,7 @@
 //!
 //! A state dict is a dictionary of tensors, each of which names a storage. Objects lie in one list
 //! and refer to each other by their index, so that neither nesting nor repeated references cost
-//! more than the pickle's own length (opcodes: CPython's `Lib/pickletools.py`).
+//! more than the pickle's own length (opcodes: `pickletools.py` of Python).
 
 mod calls;
 mod machine;

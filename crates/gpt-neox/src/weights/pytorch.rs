@@ -345,7 +345,8 @@ fn fits(tensor: &PickledTensor) -> Result<(), &'static str> {
         let last = n.saturating_sub(1);
         last.checked_mul(*stride)
     });
-    let last = steps.fold(Some(tensor.offset), |sum, step| sum?.checked_add(step?));
+    let mut steps = steps;
+    let last = steps.try_fold(tensor.offset, |sum, step| sum.checked_add(step?));
     match (n, last) {
         (Some(0), _) => Ok(()),
         (Some(n), Some(last)) if n <= n_stored && last < n_stored => Ok(()),

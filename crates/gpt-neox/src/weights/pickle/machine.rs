@@ -28,6 +28,7 @@ impl<'a, 'b> Machine<'a, 'b> {
     }
 
     /// Runs to the end of the pickle: its objects, and the index of the one that it is.
+    #[expect(clippy::too_many_lines, reason = "an arm for each kind of opcode")]
     pub(super) fn run(mut self) -> Result<(Vec<Object>, Index)> {
         loop {
             let opcode = u8::try_from(self.reader.number(1)?).unwrap_or(u8::MAX);
@@ -50,7 +51,7 @@ impl<'a, 'b> Machine<'a, 'b> {
                     self.scalar(opcode)?;
                 }
                 b'X' | 0x8c | 0x8d | b'U' | b'T' | b'C' | b'B' | 0x8e | 0x96 => {
-                    self.bytes(opcode)?
+                    self.bytes(opcode)?;
                 }
                 b'}' => self.push(Object::Dict(Vec::new()))?,
                 // EMPTY_LIST, EMPTY_TUPLE, EMPTY_SET
