@@ -230,6 +230,25 @@ impl Weights {
         &self.norms
     }
 
+    /// The Euclidean norm of a row, as these weights take it.
+    pub(crate) fn norm(&self, row: &[f32]) -> f64 {
+        let row = self.scaled(row);
+        let squares = row.iter().map(|number| f64::from(*number).powi(2));
+        squares.sum::<f64>().sqrt()
+    }
+
+    /// No less than the norm of any output's weights; infinite where one is not known.
+    pub(crate) fn largest_norm(&self) -> f64 {
+        let norms = self.norms.iter().copied().map(f64::from);
+        norms.fold(0.0, |largest, norm| {
+            if norm.is_finite() {
+                largest.max(norm)
+            } else {
+                f64::INFINITY
+            }
+        })
+    }
+
     /// A row's product with one output, summed in f64.
     pub(crate) fn product(&self, row: &[f32], output: usize) -> f32 {
         let column = output % SIDE;

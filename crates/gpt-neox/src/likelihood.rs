@@ -3,6 +3,7 @@
 use crate::memorization::JudgeError;
 use crate::model::GptNeox;
 use crate::next_token::{Wanted, device_failed, next_tokens};
+use crate::threads;
 
 /// Sequences that are read together: their activations stay in a CPU's caches.
 const SEQUENCES: usize = 16;
@@ -28,6 +29,7 @@ impl GptNeox {
     ///
     /// When a sequence does not fit the model, or the device fails.
     pub fn sequence_logits(&self, sequences: &[u32], len: usize) -> Result<Vec<f32>, JudgeError> {
+        threads::start()?;
         let mut all = Vec::new();
         for group in self.groups(sequences, len)? {
             let n_sequences = group.len() / len;
@@ -37,6 +39,13 @@ impl GptNeox {
                 .logits(hidden)
                 .try_into_vec_as()
                 .map_err(device_failed)?;
+            if let Some(place) = logits.iter().position(|logit| !logit.is_finite()) {
+                let vocab_size = self.config().vocab_size;
+                return Err(JudgeError::NotFinite {
+                    probe: (all.len() + place) / vocab_size / len,
+                    what: "logits",
+                });
+            }
             all.extend(logits);
         }
         Ok(all)
@@ -57,8 +66,9 @@ impl GptNeox {
             suppress_eos: false,
             likelihood: true,
         };
+        threads::start()?;
         let mut all = Vec::new();
-        for group in self.groups(sequences, len)? {
+        for (number, group) in self.groups(sequences, len)?.enumerate() {
             if len < 2 {
                 continue;
             }
@@ -70,7 +80,8 @@ impl GptNeox {
             let n_sequences = group.len() / len;
             let mut cache = self.cache(n_sequences, len);
             let hidden = self.read(&part(0..len - 1), n_sequences, len - 1, &mut cache);
-            let read = next_tokens(self, hidden, &part(1..len), wanted)?;
+            let read = next_tokens(self, hidden, &part(1..len), wanted)
+                .map_err(|odd| odd.of_probe(|row| number * SEQUENCES + row / (len - 1)))?;
             all.extend(read.into_iter().filter_map(|next| next.likelihood));
         }
         Ok(all)

@@ -7,11 +7,8 @@ use crate::config::GptNeoxConfig;
 use crate::device::{DeviceChoice, without_panic};
 use crate::model::GptNeox;
 use crate::next_token::{ROWS, device_failed};
+use crate::threads::{ThreadError, side_by_side};
 use group::judge_group;
-use rayon::ThreadPoolBuilder;
-use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 /// Prompts and their true continuations, cut from the training data.
 #[derive(Clone, Copy, Debug)]
@@ -118,8 +115,16 @@ pub enum JudgeError {
         longest: usize,
     },
     /// The model's numbers overflowed.
-    #[error("the model's hidden states are not finite")]
-    NotFinite,
+    #[error("the model's {what} of probe {probe} are not finite")]
+    NotFinite {
+        /// The probe's place among those asked about, from 0.
+        probe: usize,
+        /// Hidden states or logits.
+        what: &'static str,
+    },
+    /// The system starts no threads.
+    #[error(transparent)]
+    Threads(#[from] ThreadError),
     /// The device's memory does not hold a single probe beside the model.
     #[error("the device is out of memory with one probe: {message}")]
     OutOfMemory {
@@ -208,9 +213,10 @@ impl Judge for GptNeox {
         let mut n = self.batch_size(len);
         let verdicts = match self.device() {
             DeviceChoice::Cpu => {
-                let groups: Vec<&[&[u32]]> = rows.chunks(n).collect();
-                let judged = side_by_side(&groups, |group| {
+                let groups: Vec<(usize, &[&[u32]])> = rows.chunks(n).enumerate().collect();
+                let judged = side_by_side(&groups, |(number, group)| {
                     judge_group(self, group, k, measures, CPU_PROMPTS)
+                        .map_err(|error| error.after(number * n))
                 });
                 let judged: Result<Vec<Vec<Verdict>>, JudgeError> = judged?.into_iter().collect();
                 judged?.concat()
@@ -283,44 +289,28 @@ impl GptNeox {
     }
 }
 
-/// Works on `items` with as many threads as rayon has, each by itself: within one of them, burn's products are not split
-/// further, which would cost more than it gains, and would let the number of threads decide how they are summed.
-fn side_by_side<T: Sync, R: Send>(
-    items: &[T],
-    work: impl Fn(&T) -> R + Sync,
-) -> Result<Vec<R>, JudgeError> {
-    let next = AtomicUsize::new(0);
-    let take = || -> Result<Vec<(usize, R)>, JudgeError> {
-        let alone = ThreadPoolBuilder::new().num_threads(1).use_current_thread();
-        let _alone = alone.build().map_err(device_failed)?;
-        let mut done = Vec::new();
-        loop {
-            let place = next.fetch_add(1, Ordering::Relaxed);
-            match items.get(place) {
-                None => return Ok(done),
-                Some(item) => done.push((place, work(item))),
-            }
-        }
-    };
-    let n_threads = rayon::current_num_threads().min(items.len());
-    let done: Result<Vec<_>, JudgeError> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(take)).collect();
-        let joined = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        joined.collect()
-    });
-    let mut done: Vec<(usize, R)> = done?.into_iter().flatten().collect();
-    done.sort_by_key(|(place, _)| *place);
-    Ok(done.into_iter().map(|(_, result)| result).collect())
-}
-
 /// Bytes of the keys and values of a sequence, in f32.
 fn cache_size(config: &GptNeoxConfig, len: usize) -> usize {
     2 * size_of::<f32>() * config.num_hidden_layers * config.hidden_size * len.max(1)
 }
 
 impl JudgeError {
+    /// The same about a probe that has `n` others before it.
+    pub(crate) fn after(self, n: usize) -> Self {
+        self.of_probe(|probe| n + probe)
+    }
+
+    /// The same about another probe: the one of this row, or of this place in a batch.
+    pub(crate) fn of_probe(self, probe_of: impl Fn(usize) -> usize) -> Self {
+        match self {
+            Self::NotFinite { probe, what } => Self::NotFinite {
+                probe: probe_of(probe),
+                what,
+            },
+            other => other,
+        }
+    }
+
     /// The cure, where it is known.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -328,7 +318,10 @@ impl JudgeError {
                 "the corpus was made with another tokenizer: name the model's own corpus in the run file"
             }
             Self::TooLong { .. } => "lower `probe.k` or `probe.l` in the run file",
-            Self::NotFinite => "the numbers overflow in this precision: name `f32`",
+            Self::NotFinite { .. } => {
+                "the numbers overflow: name `f32` as precision, and where it is `f32` already, the checkpoint is damaged or its training had diverged"
+            }
+            Self::Threads(error) => error.hint(),
             Self::OutOfMemory { .. } => {
                 "name a device with more memory, or `f16` or `bf16` as precision"
             }

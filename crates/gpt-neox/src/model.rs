@@ -10,6 +10,7 @@ use crate::device::{DeviceChoice, Gpu, Precision};
 use crate::gelu::gelu;
 use crate::linear::{Linear, Place};
 use crate::product::Product;
+use crate::threads;
 use crate::weights::{Checkpoint, LoadError, in_layer};
 use burn::tensor::activation::softmax;
 use burn::tensor::module::{attention, layer_norm};
@@ -92,6 +93,7 @@ impl GptNeox {
         precision: Precision,
         amx: Option<Amx>,
     ) -> Result<Self, LoadError> {
+        threads::start()?;
         let checkpoint = Checkpoint::open(folder)?;
         let (opened, gpu) = device.open(precision)?;
         let product = gpu.map_or(Product::Plain, |gpu| gpu.product);
@@ -111,7 +113,7 @@ impl GptNeox {
         } else {
             "embed_out.weight"
         };
-        Ok(Self {
+        let model = Self {
             embed_in: loader.tensor(checkpoint.read("gpt_neox.embed_in.weight")?, vocabulary),
             layers: (0..config.num_hidden_layers)
                 .map(|layer| loader.layer(layer))
@@ -131,7 +133,9 @@ impl GptNeox {
             batch_size: None,
             choice: device,
             config,
-        })
+        };
+        checkpoint.check_unchanged()?;
+        Ok(model)
     }
 
     /// The model's hyperparameters.

@@ -39,30 +39,80 @@ pub(crate) struct NextToken {
     pub(crate) likelihood: Option<TokenLikelihood>,
 }
 
-/// What follows each of the hidden states `[b, t, e]`, row by row; `truth` holds the `b · t` true tokens.
+impl NextToken {
+    /// Whether every number is finite. Where greedy decoding may not choose the truth, its logit counts as −∞.
+    fn is_finite(&self, truth: u32, wanted: Wanted) -> bool {
+        let is_forbidden = wanted.suppress_eos && truth as usize == END_OF_TEXT;
+        let is_margin = |margin: f32| {
+            margin.is_finite() || is_forbidden && margin.is_sign_negative() && margin.is_infinite()
+        };
+        is_margin(self.margin)
+            && self.likelihood.is_none_or(|likelihood| {
+                let numbers = [likelihood.surprisal, likelihood.entropy, likelihood.margin];
+                numbers.iter().all(|number| number.is_finite())
+            })
+    }
+}
+
+/// What follows each of the hidden states `[b, t, e]`, row by row; `truth` holds the `b · t` true tokens. Numbers that are
+/// not finite make an error, whoever computed them; its probe is the row.
 pub(crate) fn next_tokens(
     model: &GptNeox,
     hidden: Tensor<3>,
     truth: &[u32],
     wanted: Wanted,
 ) -> Result<Vec<NextToken>, JudgeError> {
-    // The sum of finite numbers is not finite in f16.
-    let sum: f32 = hidden
-        .clone()
-        .cast(DType::F32)
-        .abs()
-        .sum()
-        .try_into_scalar()
-        .map_err(device_failed)?;
-    if !sum.is_finite() {
-        return Err(JudgeError::NotFinite);
-    }
-    if let Linear::Digits { weights, .. } = model.embed_out()
+    check_hidden(&hidden)?;
+    let next = if let Linear::Digits { weights, .. } = model.embed_out()
         && !wanted.likelihood
     {
         let normed = model.normed(hidden).into_data();
-        return Ok(choices(weights, numbers(&normed), truth, wanted));
+        choices(weights, numbers(&normed), truth, wanted)
+    } else {
+        of_logits(model, hidden, truth, wanted)?
+    };
+    match next
+        .iter()
+        .zip(truth)
+        .position(|(next, truth)| !next.is_finite(*truth, wanted))
+    {
+        None => Ok(next),
+        Some(probe) => Err(JudgeError::NotFinite {
+            probe,
+            what: "logits",
+        }),
     }
+}
+
+/// Refuses hidden states that are not finite, which layer normalization can hide.
+fn check_hidden(hidden: &Tensor<3>) -> Result<(), JudgeError> {
+    // The sum of finite numbers is not finite in f16.
+    let sizes = hidden.clone().cast(DType::F32).abs();
+    let sum: f32 = sizes
+        .clone()
+        .sum()
+        .try_into_scalar()
+        .map_err(device_failed)?;
+    if sum.is_finite() {
+        return Ok(());
+    }
+    let rows: Vec<f32> = sizes.sum_dim(2).try_into_vec_as().map_err(device_failed)?;
+    match rows.iter().position(|sum| !sum.is_finite()) {
+        None => Ok(()),
+        Some(probe) => Err(JudgeError::NotFinite {
+            probe,
+            what: "hidden states",
+        }),
+    }
+}
+
+/// What follows, read off logits of some rows at a time.
+fn of_logits(
+    model: &GptNeox,
+    hidden: Tensor<3>,
+    truth: &[u32],
+    wanted: Wanted,
+) -> Result<Vec<NextToken>, JudgeError> {
     let [b, t, e] = hidden.dims();
     let hidden = hidden.reshape([1, b * t, e]);
     let mut all = Vec::with_capacity(truth.len());
@@ -113,16 +163,17 @@ impl NullaryFnOnce for Rows<'_> {
     }
 }
 
-/// Reads one row, and spoils it.
+/// Reads one row, and spoils it. Its margin is not a number where a logit is not finite.
 #[inline(always)]
 fn of_row(row: &mut [f32], truth: usize, wanted: Wanted) -> NextToken {
+    let is_finite = are_finite(row);
     let likelihood = wanted.likelihood.then(|| likelihood_of_row(row, truth));
     if wanted.suppress_eos {
         row[END_OF_TEXT] = f32::NEG_INFINITY;
     }
     let best = largest(row);
     #[expect(clippy::float_cmp, reason = "the largest number is one of them")]
-    // Were no place found, the row would hold no number: hidden states are known to be finite.
+    // Were no place found, the row would hold no number.
     let predicted = row.iter().position(|logit| *logit == best).unwrap_or(0);
     let true_logit = row[truth];
     let other = if predicted == truth {
@@ -133,7 +184,11 @@ fn of_row(row: &mut [f32], truth: usize, wanted: Wanted) -> NextToken {
     };
     NextToken {
         predicted: u32::try_from(predicted).unwrap_or(u32::MAX),
-        margin: true_logit - other,
+        margin: if is_finite {
+            true_logit - other
+        } else {
+            f32::NAN
+        },
         likelihood,
     }
 }
@@ -152,9 +207,17 @@ fn choices(weights: &Weights, x: &[f32], truth: &[u32], wanted: Wanted) -> Vec<N
         norms: weights.norms(),
     };
     weights.coarse_products(x, &mut screen);
+    let largest_norm = weights.largest_norm();
     let screened = screen.rows.iter().zip(rows).zip(truth);
     screened
         .map(|((candidates, row), truth)| {
+            // Where no logit can overflow, none need be looked at for that.
+            if weights.norm(row) * largest_norm >= f64::from(f32::MAX) / 4.0 {
+                let outputs = 0..weights.n_out();
+                let mut logits: Vec<f32> =
+                    outputs.map(|token| weights.product(row, token)).collect();
+                return of_row(&mut logits, *truth as usize, wanted);
+            }
             let logit = |token: u32| weights.product(row, token as usize);
             candidates.choose(*truth, wanted, logit)
         })
@@ -283,6 +346,23 @@ fn likelihood_of_row(row: &mut [f32], truth: usize) -> TokenLikelihood {
     }
 }
 
+/// Whether all numbers are finite, by sixteens side by side, which compiles to vector instructions.
+#[inline(always)]
+fn are_finite(numbers: &[f32]) -> bool {
+    /// The exponent of what is not finite.
+    const ALL_ONES: u32 = 0x7f80_0000;
+    let is_odd = |number: &f32| u32::from(number.to_bits() & ALL_ONES == ALL_ONES);
+    let (sixteens, rest) = numbers.as_chunks::<16>();
+    let mut odd = [0; 16];
+    for sixteen in sixteens {
+        for (odd, number) in odd.iter_mut().zip(sixteen) {
+            *odd |= is_odd(number);
+        }
+    }
+    let odd = odd.iter().fold(0, |all, odd| all | odd);
+    rest.iter().fold(odd, |all, number| all | is_odd(number)) == 0
+}
+
 /// The largest number, by sixteens side by side, which compiles to vector instructions.
 #[inline(always)]
 fn largest(numbers: &[f32]) -> f32 {
@@ -335,6 +415,7 @@ fn on_device(
 ) -> Result<Vec<NextToken>, JudgeError> {
     let ids = model.ids(truth).unsqueeze_dim::<2>(1); // [rows, 1]
     let n_rows = truth.len();
+    let odd = logits.clone().is_finite().all_dim(1).bool_not(); // [rows, 1]
     let mut likelihoods = vec![None; n_rows];
     if wanted.likelihood {
         let log_p = log_softmax(logits.clone(), 1);
@@ -361,7 +442,7 @@ fn on_device(
     } else {
         logits
     };
-    let margin = floats(margins(&logits, &ids))?;
+    let margin = floats(margins(&logits, &ids).mask_fill(odd, f32::NAN))?;
     let predicted: Vec<i64> = logits.argmax(1).try_into_vec_as().map_err(device_failed)?;
     let read = predicted.into_iter().zip(margin).zip(likelihoods);
     Ok(read

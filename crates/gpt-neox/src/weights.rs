@@ -2,16 +2,25 @@
 
 mod error;
 mod file;
+mod opened;
+mod pickle;
+mod pytorch;
+mod shards;
+mod values;
+mod zip;
 
-pub use error::LoadError;
+pub use error::{Impostor, LoadError};
+pub use pytorch::PytorchError;
 
 use crate::config::GptNeoxConfig;
 use file::{Stored, WeightFile};
-use serde::Deserialize;
+use opened::OpenFile;
+use shards::WeightFiles;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+
+/// Bytes of a `config.json`.
+const LONGEST_CONFIG: u64 = 1 << 20;
 
 /// Buffers that published files carry and that follow from the configuration: causal mask, its filling, and
 /// rotary frequencies.
@@ -22,19 +31,16 @@ const BUFFERS: [&str; 3] = [
 ];
 
 /// A checkpoint whose files are open and known to hold exactly the tensors that its model needs: they are read one by
-/// one, without a model being made of them.
+/// one, without a model being made of them. Its files stay open, so that all is read from the same ones.
 #[derive(Debug)]
 pub struct Checkpoint {
+    folder: PathBuf,
     config: GptNeoxConfig,
+    /// `config.json`, and the list of shards where there is one.
+    texts: Vec<OpenFile>,
     files: Vec<WeightFile>,
     /// By tensor: the file it is in.
     places: BTreeMap<String, usize>,
-}
-
-/// `model.safetensors.index.json` or `pytorch_model.bin.index.json`
-#[derive(Deserialize)]
-struct ShardList {
-    weight_map: BTreeMap<String, String>,
 }
 
 /// The files that decide what the model in `folder` answers: its configuration, and its weights with their list of
@@ -44,10 +50,10 @@ struct ShardList {
 ///
 /// When there are no weights, or their list of shards cannot be read.
 pub fn checkpoint_files(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    let weights = weight_files(folder)?;
+    let weights = WeightFiles::find(folder)?;
     let mut files = vec![folder.join("config.json")];
-    files.extend(weights.list);
-    files.extend(weights.files);
+    files.extend(weights.list.iter().map(|list| list.path().to_owned()));
+    files.extend(weights.files.iter().map(|file| folder.join(file)));
     Ok(files)
 }
 
@@ -58,24 +64,51 @@ impl Checkpoint {
     ///
     /// When a file cannot be read, a tensor is missing, superfluous or of another shape than `config.json` asks for.
     pub fn open(folder: &Path) -> Result<Self, LoadError> {
-        let config_path = folder.join("config.json");
-        let text = fs::read(&config_path).map_err(|source| LoadError::Io {
-            path: config_path.clone(),
-            source,
-        })?;
+        let config_file = OpenFile::open(&folder.join("config.json"))?;
+        let text = config_file.read_all(LONGEST_CONFIG)?;
         let config = GptNeoxConfig::from_json(&text).map_err(|source| LoadError::Config {
-            path: config_path,
+            path: config_file.path().to_owned(),
             source,
         })?;
-        let weights = weight_files(folder)?;
-        let files = weights.files.iter().map(|path| WeightFile::open(path));
+        let weights = WeightFiles::find(folder)?;
+        let paths = weights.files.iter().map(|file| folder.join(file));
+        let files = paths.map(|path| WeightFile::open(&path));
         let files = files.collect::<Result<Vec<_>, LoadError>>()?;
-        let places = check_tensors(folder, &config, &files, &weights.places)?;
+        let places = check_tensors(folder, &config, &files, &weights)?;
         Ok(Self {
+            folder: folder.to_owned(),
             config,
+            texts: [config_file].into_iter().chain(weights.list).collect(),
             files,
             places,
         })
+    }
+
+    /// Reads every tensor that the model needs once, one at a time: the weights are finite and not blank, and storages of
+    /// `.bin` files have their checksums.
+    ///
+    /// # Errors
+    ///
+    /// What loading the model would stumble over.
+    pub fn check(&self) -> Result<(), LoadError> {
+        for tensor in self.places.keys() {
+            self.read(tensor)?;
+        }
+        self.check_unchanged()
+    }
+
+    /// Makes sure that the files are those that were opened, and were not edited since: their device, inode, size and time
+    /// are compared, of what is open and of what is at their paths now.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Changed`] with the first file that is another one.
+    pub fn check_unchanged(&self) -> Result<(), LoadError> {
+        let weights = self.files.iter().map(WeightFile::file);
+        self.texts
+            .iter()
+            .chain(weights)
+            .try_for_each(OpenFile::check_unchanged)
     }
 
     /// Its `config.json`; [`tensor_shapes`] says which tensors that asks for.
@@ -96,32 +129,19 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// When there is no such tensor, it cannot be read, or a weight is not finite.
+    /// When there is no such tensor, it cannot be read, a weight is not finite, or they are blank: a matrix with one run of
+    /// zeros that is an eighth of it and 4,096 numbers or more, and a weight without any other number.
     pub fn read(&self, tensor: &str) -> Result<Vec<f32>, LoadError> {
         let missing = || LoadError::Missing {
-            folder: self
-                .files
-                .first()
-                .and_then(|file| file.path().parent())
-                .unwrap_or(Path::new(""))
-                .to_owned(),
+            folder: self.folder.clone(),
             tensor: tensor.to_owned(),
         };
         let file = self.places.get(tensor).map(|&file| &self.files[file]);
         let file = file.ok_or_else(missing)?;
+        let shape = file.shape(tensor).ok_or_else(missing)?;
         let weights = file.read(tensor)?;
-        match weights.iter().position(|weight| !weight.is_finite()) {
-            None => Ok(weights),
-            Some(place) => {
-                let found = weights[place];
-                Err(LoadError::NotFinite {
-                    path: file.path().to_owned(),
-                    tensor: tensor.to_owned(),
-                    place,
-                    found,
-                })
-            }
-        }
+        values::check(file.path(), tensor, shape, &weights)?;
+        Ok(weights)
     }
 }
 
@@ -174,7 +194,7 @@ fn check_tensors(
     folder: &Path,
     config: &GptNeoxConfig,
     files: &[WeightFile],
-    listed: &BTreeMap<String, String>,
+    listed: &WeightFiles,
 ) -> Result<BTreeMap<String, usize>, LoadError> {
     let expected = tensor_shapes(config);
     let mut places = BTreeMap::new();
@@ -187,10 +207,7 @@ fn check_tensors(
                 {
                     continue;
                 }
-                return Err(LoadError::Unused {
-                    path: path(),
-                    tensor,
-                });
+                return Err(unexpected(&expected, path(), tensor));
             };
             if shape != *wanted {
                 return Err(LoadError::Shape {
@@ -207,8 +224,8 @@ fn check_tensors(
                     found,
                 });
             }
-            if let Some(listed) = listed.get(&tensor)
-                && file.path().file_name() != Some(listed.as_ref())
+            if let Some(listed) = listed.places.get(&tensor)
+                && folder.join(listed) != file.path()
             {
                 return Err(LoadError::Elsewhere {
                     path: path(),
@@ -237,53 +254,26 @@ fn check_tensors(
     }
 }
 
-fn is_buffer(tensor: &str, n_layers: usize) -> bool {
-    (0..n_layers).any(|layer| {
-        BUFFERS
-            .iter()
-            .any(|buffer| tensor == in_layer(layer, buffer))
-    })
-}
-
-/// Where the weights of a checkpoint are.
-struct WeightFiles {
-    files: Vec<PathBuf>,
-    /// The list of shards, where there is one.
-    list: Option<PathBuf>,
-    /// By tensor: name of the file that the list places it in.
-    places: BTreeMap<String, String>,
-}
-
-/// The one file of weights, or its shards; safetensors before PyTorch's.
-fn weight_files(folder: &Path) -> Result<WeightFiles, LoadError> {
-    for name in ["model.safetensors", "pytorch_model.bin"] {
-        let single = folder.join(name);
-        if single.exists() {
-            return Ok(WeightFiles {
-                files: vec![single],
-                list: None,
-                places: BTreeMap::new(),
-            });
-        }
-        let path = folder.join(format!("{name}.index.json"));
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(LoadError::Io { path, source }),
-        };
-        let list: ShardList =
-            serde_json::from_slice(&text).map_err(|source| LoadError::ShardList {
-                path: path.clone(),
-                source,
-            })?;
-        let names: BTreeSet<&String> = list.weight_map.values().collect();
-        return Ok(WeightFiles {
-            files: names.into_iter().map(|name| folder.join(name)).collect(),
-            list: Some(path),
-            places: list.weight_map,
-        });
+/// What is wrong with a file that holds this tensor, which the model does not have.
+fn unexpected(expected: &BTreeMap<String, Vec<usize>>, path: PathBuf, tensor: String) -> LoadError {
+    let dots = tensor.match_indices('.').map(|(dot, _)| dot + 1);
+    let mut prefixes = dots.filter(|end| expected.contains_key(&tensor[*end..]));
+    match prefixes.next() {
+        None => LoadError::Unused { path, tensor },
+        Some(end) => LoadError::Prefix {
+            path,
+            prefix: tensor[..end].to_owned(),
+            tensor,
+        },
     }
-    Err(LoadError::NoWeights {
-        folder: folder.to_owned(),
+}
+
+fn is_buffer(tensor: &str, n_layers: usize) -> bool {
+    let in_layers = tensor.strip_prefix("gpt_neox.layers.");
+    let parts = in_layers.and_then(|rest| rest.split_once('.'));
+    parts.is_some_and(|(layer, name)| {
+        let layer = layer.parse().ok().filter(|layer| *layer < n_layers);
+        // Written as we would: neither `+1` nor `01`.
+        BUFFERS.contains(&name) && layer.is_some_and(|layer| in_layer(layer, name) == tensor)
     })
 }

@@ -72,7 +72,7 @@ pub(super) fn halving<T>(
         match decide(batch) {
             Ok(decided) => verdicts.extend(decided),
             Err(JudgeError::OutOfMemory { .. }) if batch.len() > 1 => *size = batch.len() / 2,
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.after(verdicts.len())),
         }
     }
     Ok(verdicts)

@@ -110,7 +110,8 @@ impl Group<'_> {
             likelihood: self.measures.likelihood,
         };
         let truth = self.tokens(members, decided.clone());
-        let next = next_tokens(self.model, hidden, &truth, wanted)?;
+        let next = next_tokens(self.model, hidden, &truth, wanted)
+            .map_err(|odd| odd.of_probe(|row| members[row / decided.len()]))?;
         let mut survivors = Vec::new();
         let mut missed = vec![(Vec::new(), Vec::new()); decided.len()];
         let rows = next
@@ -167,7 +168,8 @@ impl Group<'_> {
             let at = self.k + missed + 1;
             let hidden = self.model.read(&last, members.len(), 1, cache);
             let truth = self.tokens(&members, at..at + 1);
-            let next = next_tokens(self.model, hidden, &truth, wanted)?;
+            let next = next_tokens(self.model, hidden, &truth, wanted)
+                .map_err(|odd| odd.of_probe(|row| members[row]))?;
             for ((&member, next), truth) in members.iter().zip(&next).zip(truth) {
                 self.found[member].n_matched += usize::from(next.predicted == truth);
             }

@@ -1,28 +1,26 @@
-//! One file of weights: safetensors, or a PyTorch checkpoint whose pickle is read and never executed.
+//! One file of weights: safetensors, or a PyTorch checkpoint.
 
 use super::LoadError;
+use super::opened::OpenFile;
+use super::pickle::ElementType;
+use super::pytorch::PytorchFile;
+use crate::json;
 use half::{bf16, f16};
-use pytorch_reader::{DType, PytorchReader};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A file whose tensors can be read one by one.
 #[derive(Debug)]
 pub(super) enum WeightFile {
     Safetensors {
-        path: PathBuf,
+        file: OpenFile,
         metadata: Metadata,
         /// Where the first tensor begins, in bytes.
         data: u64,
     },
-    Pytorch {
-        path: PathBuf,
-        reader: PytorchReader,
-    },
+    Pytorch(PytorchFile),
 }
 
 /// What a file says of a tensor.
@@ -43,27 +41,27 @@ pub(super) enum Storage {
 impl WeightFile {
     /// Reads what a file says of its tensors, and none of the weights.
     pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
-        let path = path.to_owned();
+        let file = OpenFile::open(path)?;
         if path.extension().is_some_and(|ending| ending == "bin") {
-            // The reader would say of a missing file that it is no checkpoint.
-            open(&path)?;
-            return match PytorchReader::new(&path) {
-                Ok(reader) => Ok(Self::Pytorch { path, reader }),
-                Err(source) => Err(LoadError::Pytorch { path, source }),
-            };
+            return PytorchFile::open(file).map(Self::Pytorch);
         }
-        let (metadata, data) = header(&path)?;
+        let (metadata, data) = header(&file)?;
         Ok(Self::Safetensors {
-            path,
+            file,
             metadata,
             data,
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(super) fn file(&self) -> &OpenFile {
         match self {
-            Self::Safetensors { path, .. } | Self::Pytorch { path, .. } => path,
+            Self::Safetensors { file, .. } => file,
+            Self::Pytorch(pytorch) => pytorch.file(),
         }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.file().path()
     }
 
     /// All tensors by name.
@@ -79,16 +77,24 @@ impl WeightFile {
                 });
                 tensors.collect()
             }
-            Self::Pytorch { reader, .. } => {
-                let tensors = reader.tensors().iter().map(|(name, tensor)| {
+            Self::Pytorch(pytorch) => {
+                let tensors = pytorch.tensors().iter().map(|(name, tensor)| {
                     let stored = Stored {
-                        shape: tensor.shape().to_vec(),
-                        storage: of_pytorch(tensor.dtype()),
+                        shape: tensor.shape.clone(),
+                        storage: of_pytorch(tensor.element),
                     };
                     (name.clone(), stored)
                 });
                 tensors.collect()
             }
+        }
+    }
+
+    /// The shape of a tensor, where the file has it.
+    pub(super) fn shape(&self, tensor: &str) -> Option<&[usize]> {
+        match self {
+            Self::Safetensors { metadata, .. } => Some(&metadata.info(tensor)?.shape),
+            Self::Pytorch(pytorch) => Some(&pytorch.tensors().get(tensor)?.shape),
         }
     }
 
@@ -101,38 +107,26 @@ impl WeightFile {
                 found,
             })
         };
-        let missing = |path: &Path| LoadError::Missing {
-            folder: path.to_owned(),
+        let missing = || LoadError::Missing {
+            folder: self.path().to_owned(),
             tensor: tensor.to_owned(),
         };
         match self {
             Self::Safetensors {
-                path,
+                file,
                 metadata,
                 data,
             } => {
-                let info = metadata.info(tensor).ok_or_else(|| missing(path))?;
+                let info = metadata.info(tensor).ok_or_else(missing)?;
                 let storage = storage(of_safetensors(info.dtype))?;
                 let (start, end) = info.data_offsets;
-                let mut bytes = vec![0; end - start];
-                let mut read = || -> io::Result<()> {
-                    let mut file = File::open(path)?;
-                    file.seek(SeekFrom::Start(data + start as u64))?;
-                    file.read_exact(&mut bytes)
-                };
-                read().map_err(|source| LoadError::Io {
-                    path: path.clone(),
-                    source,
-                })?;
+                let bytes = file.read_at(data + start as u64, (end - start) as u64)?;
                 Ok(storage.to_f32(&bytes))
             }
-            Self::Pytorch { path, reader } => {
-                let entry = reader.get(tensor).ok_or_else(|| missing(path))?;
-                let storage = storage(of_pytorch(entry.dtype()))?;
-                let bytes = entry.read().map_err(|source| LoadError::Pytorch {
-                    path: path.clone(),
-                    source: source.into(),
-                })?;
+            Self::Pytorch(pytorch) => {
+                let entry = pytorch.tensors().get(tensor).ok_or_else(missing)?;
+                let storage = storage(of_pytorch(entry.element))?;
+                let bytes = pytorch.read(tensor).ok_or_else(missing)??;
                 Ok(storage.to_f32(&bytes))
             }
         }
@@ -174,56 +168,45 @@ fn of_safetensors(dtype: Dtype) -> Result<Storage, String> {
     }
 }
 
-fn of_pytorch(dtype: DType) -> Result<Storage, String> {
-    match dtype {
-        DType::F32 => Ok(Storage::F32),
-        DType::F16 => Ok(Storage::F16),
-        DType::BF16 => Ok(Storage::Bf16),
-        other => Err(format!("{other:?}")),
+fn of_pytorch(element: ElementType) -> Result<Storage, String> {
+    match element.name {
+        "F32" => Ok(Storage::F32),
+        "F16" => Ok(Storage::F16),
+        "BF16" => Ok(Storage::Bf16),
+        other => Err(other.to_owned()),
     }
-}
-
-fn open(path: &Path) -> Result<File, LoadError> {
-    File::open(path).map_err(|source| LoadError::Io {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// Reads what a safetensors file says of its tensors, and where the first of them begins.
 ///
-/// Weights are then read one tensor at a time: a map of the file would count as memory beside the tensors made of it.
-fn header(path: &Path) -> Result<(Metadata, u64), LoadError> {
+/// Weights are then read one tensor at a time: a map of the file would count as memory beside the
+/// tensors made of it.
+fn header(file: &OpenFile) -> Result<(Metadata, u64), LoadError> {
     const LENGTH: u64 = 8;
     /// As in safetensors' own reader.
     const LONGEST: u64 = 100_000_000;
-    let mut file = open(path)?;
-    let io = |source| LoadError::Io {
-        path: path.to_owned(),
-        source,
-    };
     let damaged = |source| LoadError::Header {
-        path: path.to_owned(),
+        path: file.path().to_owned(),
         source,
     };
-    let n_bytes = file.metadata().map_err(io)?.len();
-    if n_bytes < LENGTH {
+    if file.len() < LENGTH {
         return Err(damaged(SafeTensorError::HeaderTooSmall));
     }
     let mut length = [0; size_of::<u64>()];
-    file.read_exact(&mut length).map_err(io)?;
+    length.copy_from_slice(&file.read_at(0, LENGTH)?);
     let n = u64::from_le_bytes(length);
     if n > LONGEST {
         return Err(damaged(SafeTensorError::HeaderTooLarge));
     }
-    if LENGTH + n > n_bytes {
+    if LENGTH + n > file.len() {
         return Err(damaged(SafeTensorError::InvalidHeaderLength));
     }
-    let mut text = Vec::new();
-    file.take(n).read_to_end(&mut text).map_err(io)?;
-    let metadata: Metadata = serde_json::from_slice(&text)
-        .map_err(|error| damaged(SafeTensorError::InvalidHeaderDeserialization(error)))?;
-    if LENGTH + n + metadata.data_len() as u64 != n_bytes {
+    let text = file.read_at(LENGTH, n)?;
+    let invalid = |error| damaged(SafeTensorError::InvalidHeaderDeserialization(error));
+    // Of a name that stands twice, safetensors would take the last.
+    json::check_keys(&text).map_err(invalid)?;
+    let metadata: Metadata = serde_json::from_slice(&text).map_err(invalid)?;
+    if metadata.data_len() as u64 != file.len() - LENGTH - n {
         return Err(damaged(SafeTensorError::MetadataIncompleteBuffer));
     }
     Ok((metadata, LENGTH + n))
