@@ -23,6 +23,7 @@ mod program;
 mod races;
 mod registry;
 mod resume;
+mod strangers;
 mod suite;
 mod sweep;
 mod tidy;

@@ -14,7 +14,7 @@ pub use pytorch::PytorchError;
 
 use crate::config::GptNeoxConfig;
 use file::{Stored, WeightFile};
-use opened::OpenFile;
+use opened::{OpenFile, ReadFile};
 use shards::WeightFiles;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub struct Checkpoint {
     folder: PathBuf,
     config: GptNeoxConfig,
     /// `config.json`, and the list of shards where there is one.
-    texts: Vec<OpenFile>,
+    texts: Vec<ReadFile>,
     files: Vec<WeightFile>,
     /// By tensor: the file it is in.
     places: BTreeMap<String, usize>,
@@ -75,10 +75,11 @@ impl Checkpoint {
         let files = paths.map(|path| WeightFile::open(&path));
         let files = files.collect::<Result<Vec<_>, LoadError>>()?;
         let places = check_tensors(folder, &config, &files, &weights)?;
+        let texts = [config_file].into_iter().chain(weights.list);
         Ok(Self {
             folder: folder.to_owned(),
             config,
-            texts: [config_file].into_iter().chain(weights.list).collect(),
+            texts: texts.map(OpenFile::close).collect(),
             files,
             places,
         })
@@ -104,11 +105,9 @@ impl Checkpoint {
     ///
     /// [`LoadError::Changed`] with the first file that is another one.
     pub fn check_unchanged(&self) -> Result<(), LoadError> {
-        let weights = self.files.iter().map(WeightFile::file);
-        self.texts
-            .iter()
-            .chain(weights)
-            .try_for_each(OpenFile::check_unchanged)
+        self.texts.iter().try_for_each(ReadFile::check_unchanged)?;
+        let mut weights = self.files.iter().map(WeightFile::file);
+        weights.try_for_each(OpenFile::check_unchanged)
     }
 
     /// Its `config.json`; [`tensor_shapes`] says which tensors that asks for.

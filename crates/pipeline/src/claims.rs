@@ -9,7 +9,7 @@
 use crate::files;
 use crate::mark::Mark;
 use crate::process::{self, machine, start_of};
-use crate::tables::{PARTIAL, prefix, verdict_folders, write_atomically};
+use crate::tables::{PARTIAL, part_folders, prefix, write_atomically};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -121,6 +121,7 @@ impl Worker {
         let path = record_path(&folder, &record.id);
         fs::create_dir_all(folder.join("workers"))
             .and_then(|()| write_record(&path, &record))
+            .inspect_err(|_| forget(&folder))
             .with_context(|| format!("writing `{}`", path.display()))?;
         let record = Arc::new(Mutex::new(record));
         let (end, ended) = channel();
@@ -138,11 +139,7 @@ impl Worker {
         let thread = std::thread::Builder::new()
             .name("beat".to_owned())
             .spawn(beat);
-        let thread = thread.inspect_err(|_| {
-            // No thread removes it.
-            let _ = fs::remove_file(record_path(&folder, &process::ID));
-            remove_empty_folders(&folder);
-        })?;
+        let thread = thread.inspect_err(|_| forget(&folder))?;
         Ok(Self {
             folder,
             record,
@@ -182,7 +179,10 @@ impl Worker {
                             path: path.clone(),
                             id: lock(&self.record).id.clone(),
                         };
-                        file.write_all(claim.id.as_bytes())?;
+                        file.write_all(claim.id.as_bytes()).inspect_err(|_| {
+                            // Nobody could tell whose it is.
+                            let _ = fs::remove_file(&path);
+                        })?;
                         let _ = fs::remove_file(failure_path(&self.folder, part));
                         return Ok(Some(claim));
                     }
@@ -204,7 +204,7 @@ impl Worker {
                 }
             }
         };
-        claimed().with_context(|| format!("claiming `{}`", part.display()))
+        claimed().with_context(|| format!("writing the claim `{}`", path.display()))
     }
 
     /// Leaves word that a unit failed, for `status`.
@@ -307,7 +307,7 @@ pub(crate) fn remove_leftovers(out: &Path) {
         gone.iter().find(id)
     };
     let folders = [out.to_owned(), folder.clone()].into_iter();
-    for folder in folders.chain(verdict_folders(out)) {
+    for folder in folders.chain(part_folders(out)) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             if partial(&entry.file_name().to_string_lossy()).is_some() {
                 let path = entry.path();
@@ -338,6 +338,12 @@ fn remove_claims_of(folder: &Path, gone: &[Record]) {
             let _ = fs::remove_file(&path);
         }
     }
+}
+
+/// Removes this process' record, which no thread does.
+fn forget(folder: &Path) {
+    let _ = fs::remove_file(record_path(folder, &process::ID));
+    remove_empty_folders(folder);
 }
 
 fn record_path(folder: &Path, id: &str) -> PathBuf {

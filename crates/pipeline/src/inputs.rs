@@ -234,7 +234,9 @@ pub(crate) fn open(run: &Run, look: Look) -> Result<Inputs> {
                 if model.verdicts.is_some() {
                     continue;
                 }
-                if let Err(error) = check_checkpoint(run, model, checkpoint, largest) {
+                let checked = check_checkpoint(run, model, checkpoint, largest)
+                    .and_then(|()| check_weights_of(checkpoint, depth));
+                if let Err(error) = checked {
                     let (name, steps) = (&model.name, checkpoint.steps);
                     let error = error.context(format!("the model `{name}` at checkpoint {steps}"));
                     if keep_going {
@@ -360,6 +362,17 @@ fn check_checkpoint(
         ));
     }
     Ok(())
+}
+
+/// Reads every weight, where everything is to be read: a run would stumble over one that is not finite.
+fn check_weights_of(checkpoint: &CheckpointFolder, depth: Depth) -> Result<()> {
+    if depth != Depth::Everything {
+        return Ok(());
+    }
+    let what = format!("reading the checkpoint `{}`", checkpoint.folder.display());
+    progress::during(&what, None, |_| {
+        Ok(gpt_neox::Checkpoint::open(&checkpoint.folder)?.check()?)
+    })
 }
 
 /// Refuses a checkpoint of another shape than the registry has of the model.

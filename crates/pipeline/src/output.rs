@@ -4,7 +4,7 @@ mod admission;
 mod discard;
 mod occupancy;
 
-pub(crate) use admission::{admit, admit_analysis, admit_file};
+pub(crate) use admission::{admit, admit_analysis, admit_file, refuse_conflicts};
 pub(crate) use discard::discard;
 pub(crate) use occupancy::Output;
 

@@ -28,6 +28,9 @@ use analyse::CorpusFacts;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
+/// How verdicts are summed up, in a table's metadata.
+const ANALYSIS: &str = "analysis";
+
 /// The entries of a table about models: those of every table, and `weights`, by model and checkpoint the fingerprint of
 /// the weights that it depends on.
 fn footer_of_models(run: &Run, inputs: &Inputs) -> Result<Footer> {
@@ -48,7 +51,14 @@ fn footer_of_models(run: &Run, inputs: &Inputs) -> Result<Footer> {
     Ok(footer)
 }
 
-/// The entries that every table of a run carries.
+/// The entries of a table that says nothing of how verdicts are summed up: another analysis changes no byte of it.
+fn footer_of_probes(run: &Run) -> Footer {
+    let mut footer = footer(run);
+    footer.0.remove(ANALYSIS);
+    footer
+}
+
+/// The entries that every other table of a run carries.
 fn footer(run: &Run) -> Footer {
     let corpora: BTreeMap<&str, CorpusFacts> = run
         .corpora
@@ -69,7 +79,7 @@ fn footer(run: &Run) -> Footer {
             serde_json::to_string(&corpora).unwrap_or_default(),
         ),
         (
-            "analysis",
+            ANALYSIS,
             serde_json::to_string(&run.analysis).unwrap_or_default(),
         ),
     ];

@@ -566,15 +566,22 @@ pub(crate) const QUANTILES: Table = Table {
     sorted_by: &["model", "corpus", "checkpoint", "poisson_quantile", "count"],
 };
 
-/// The folders of the output folder `out` where parts of verdicts lie.
-pub(crate) fn verdict_folders(out: &Path) -> Vec<PathBuf> {
-    let folder = out.join(VERDICTS.name);
+/// The folders of the output folder `out` where parts of verdicts lie, and files of a dataset `memorization`.
+pub(crate) fn part_folders(out: &Path) -> Vec<PathBuf> {
+    let datasets = [VERDICTS.name, MEMORIZATION.name].into_iter();
+    datasets
+        .flat_map(|name| hive_folders(&out.join(name)))
+        .collect()
+}
+
+/// The innermost folders of a dataset in hive layout.
+fn hive_folders(folder: &Path) -> Vec<PathBuf> {
     let named = |folder: &Path, key: &str| -> Vec<PathBuf> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         let wanted = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(key));
         wanted.map(|entry| entry.path()).collect()
     };
-    let models = named(&folder, "model=").into_iter();
+    let models = named(folder, "model=").into_iter();
     models
         .flat_map(|model| named(&model, "checkpoint="))
         .collect()

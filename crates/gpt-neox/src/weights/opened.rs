@@ -18,6 +18,13 @@ pub(super) struct OpenFile {
     identity: Identity,
 }
 
+/// A file that was read whole and closed, and what it was then: many checkpoints may be open at once.
+#[derive(Debug)]
+pub(super) struct ReadFile {
+    path: PathBuf,
+    identity: Identity,
+}
+
 /// What changes when a file is replaced or edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
@@ -101,25 +108,22 @@ impl OpenFile {
         }
     }
 
+    /// Closes it.
+    pub(super) fn close(self) -> ReadFile {
+        let Self { path, identity, .. } = self;
+        ReadFile { path, identity }
+    }
+
     /// Refuses a file that was edited since it was opened, or another one at its path.
     pub(super) fn check_unchanged(&self) -> Result<(), LoadError> {
-        let failed = |source| LoadError::Io {
+        let held = self.file.metadata().map_err(|source| LoadError::Io {
             path: self.path.clone(),
             source,
-        };
-        let held = self.file.metadata().map_err(failed)?;
-        let there = match fs::metadata(&self.path) {
-            Ok(there) => there,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.changed()),
-            Err(error) => return Err(failed(error)),
-        };
-        if [held, there]
-            .iter()
-            .all(|found| Identity::of(found) == self.identity)
-        {
-            return Ok(());
+        })?;
+        if Identity::of(&held) != self.identity {
+            return Err(self.changed());
         }
-        Err(self.changed())
+        self.identity.hold(&self.path)
     }
 
     fn changed(&self) -> LoadError {
@@ -129,7 +133,28 @@ impl OpenFile {
     }
 }
 
+impl ReadFile {
+    /// Refuses a file that was edited since it was read, or another one at its path.
+    pub(super) fn check_unchanged(&self) -> Result<(), LoadError> {
+        self.identity.hold(&self.path)
+    }
+}
+
 impl Identity {
+    /// Refuses another file at a path.
+    fn hold(self, path: &Path) -> Result<(), LoadError> {
+        match fs::metadata(path) {
+            Ok(there) if Self::of(&there) == self => Ok(()),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(LoadError::Io {
+                path: path.to_owned(),
+                source,
+            }),
+            _ => Err(LoadError::Changed {
+                path: path.to_owned(),
+            }),
+        }
+    }
+
     fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),

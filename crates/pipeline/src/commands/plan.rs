@@ -47,6 +47,7 @@ pub(crate) fn plan(file: &Path, options: &PlanOptions) -> Result<()> {
     // Read before the stage could replace what it stands beside.
     let speed = Speed::of(&run, *probes_per_second)?;
     let description = Description::of(&run, &inputs)?;
+    output::refuse_conflicts(&run.out, &description)?;
     let record = Manifest::new(&run, &inputs, &description).text()?;
     let output = enter(&run.out, description, record, Work::default())?;
     let mut pending = Pending::default();

@@ -12,12 +12,11 @@ use crate::interrupt::Stop;
 use crate::judges::Recheck;
 use crate::log::{self, Verbosity};
 use crate::manifest::{self, Manifest};
-use crate::mark;
 use crate::output::{self, Output};
 use crate::progress;
 use crate::stages::{self, ANALYSED, Analysed, How, Rates};
 use crate::tables::{
-    EXPOSURES_BY_STEP, MEMORIZATION, POSITIONS, Pending, VERDICTS, memorization_folder, parts,
+    EXPOSURES_BY_STEP, MEMORIZATION, POSITIONS, Pending, VERDICTS, memorization_folder,
 };
 use crate::terminal;
 use anyhow::Result;
@@ -68,13 +67,13 @@ pub(crate) fn run(file: &Path, options: &RunOptions, log: Option<Verbosity>) -> 
         ..Work::default()
     };
     if !options.fresh {
-        refuse_conflicts(&run.out, &description)?;
+        output::refuse_conflicts(&run.out, &description)?;
     }
     let output = enter(&run.out, description.clone(), manifest.text()?, work)?;
     if options.fresh {
         output::discard(&run.out)?;
     }
-    refuse_conflicts(&run.out, &description)?;
+    output::refuse_conflicts(&run.out, &description)?;
     manifest
         .begin()
         .and_then(|()| log::to_folder(&run.out))
@@ -141,28 +140,6 @@ fn unwritable(out: &Path, error: &anyhow::Error) -> anyhow::Error {
         ),
         "name another folder with `--out`, or in the run file",
     )
-}
-
-/// Refuses a folder with verdicts that this run cannot go on from, and says in what they differ.
-fn refuse_conflicts(out: &Path, description: &Description) -> Result<()> {
-    let Some(record) = mark::read_record(&out.join(manifest::FILE)) else {
-        return Ok(());
-    };
-    if parts(&stages::verdicts_folder(out)).is_empty() {
-        return Ok(());
-    }
-    let conflicts = description.conflicts(&Description::of_record(&record));
-    if conflicts.is_empty() {
-        return Ok(());
-    }
-    Err(failure::failed(
-        format_args!(
-            "what lies in the output folder `{}` was made by another run: {}",
-            out.display(),
-            conflicts.join("; ")
-        ),
-        "discard the old output with `--fresh`, or name another folder with `--out`",
-    ))
 }
 
 /// Says what `check` and `plan` say.

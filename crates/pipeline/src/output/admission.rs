@@ -3,12 +3,14 @@
 use super::{DATASETS, places};
 use crate::claims;
 use crate::config::{Corpus, Run};
+use crate::description::Description;
 use crate::failure;
+use crate::files;
 use crate::log;
 use crate::manifest;
-use crate::mark::{self, Mark};
-use crate::stages::ANALYSED;
-use crate::tables::{MEMORIZATION, PARTIAL, POSITIONS};
+use crate::mark::{self, Mark, SCRIPT};
+use crate::stages::{ANALYSED, verdicts_folder};
+use crate::tables::{MEMORIZATION, PARTIAL, POSITIONS, memorization_folder, parts};
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
 use std::fs;
@@ -28,6 +30,13 @@ pub(crate) fn admit(run: &Run, plans: bool) -> Result<()> {
     refuse_inputs(run)?;
     refuse_nested(&run.out)?;
     refuse_foreign(&run.out)?;
+    for folder in [claims::FOLDER, log::FOLDER].into_iter().chain(DATASETS) {
+        refuse_link(&run.out.join(folder))?;
+    }
+    let dataset = memorization_folder(&run.out);
+    for part in parts(&dataset) {
+        Mark::Table(MEMORIZATION.name).check(&dataset.join(part))?;
+    }
     for (place, mark) in places() {
         if plans || place != POSITIONS.path {
             mark.check(&run.out.join(place))?;
@@ -50,6 +59,17 @@ pub(crate) fn admit_analysis(source: &Path, out: &Path) -> Result<()> {
     ANALYSED
         .into_iter()
         .try_for_each(|table| Mark::Table(table.name).check(&out.join(table.path)))
+}
+
+/// What a link leads to may be anybody's.
+fn refuse_link(folder: &Path) -> Result<()> {
+    if !folder.is_symlink() {
+        return Ok(());
+    }
+    Err(failure::failed(
+        format_args!("`{}` is a link, not a folder of the run", folder.display()),
+        "remove it; the output folder itself may be a link",
+    ))
 }
 
 /// Refuses a place for a file that a command writes beside the tables, before any work.
@@ -100,6 +120,32 @@ fn is_output(inside: &Path) -> bool {
         .unwrap_or_default();
     let mut folders = [claims::FOLDER, log::FOLDER].into_iter().chain(DATASETS);
     folders.any(|folder| first == folder) || places().any(|(place, _)| inside == Path::new(place))
+}
+
+/// Refuses a folder with verdicts that this run cannot go on from, and says in what they differ.
+///
+/// # Errors
+///
+/// When there are any.
+pub(crate) fn refuse_conflicts(out: &Path, description: &Description) -> Result<()> {
+    let Some(record) = mark::read_record(&out.join(manifest::FILE)) else {
+        return Ok(());
+    };
+    if parts(&verdicts_folder(out)).is_empty() {
+        return Ok(());
+    }
+    let conflicts = description.conflicts(&Description::of_record(&record));
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    Err(failure::failed(
+        format_args!(
+            "what lies in the output folder `{}` was made by another run: {}",
+            out.display(),
+            conflicts.join("; ")
+        ),
+        "discard the old output with `--fresh`, or name another folder with `--out`",
+    ))
 }
 
 /// Whether a run has written to the folder.
@@ -166,18 +212,58 @@ fn is_of_a_run(path: &Path, name: &OsStr) -> bool {
     match name {
         // The second is ext's own, at the root of a disk.
         claims::FOLDER | "lost+found" => path.is_dir(),
-        SLURM => Mark::Script
-            .is_on(&path.join("sweep.sh"))
-            .is_ok_and(|mark| mark.is_some()),
+        SLURM => all(path, &|path, name| {
+            let script = || {
+                Mark::Script
+                    .is_on(path)
+                    .is_ok_and(|mark| mark == Some(true))
+            };
+            name == "logs" || name.starts_with(PARTIAL) || script() || is_edited_script(path)
+        }),
         log::FOLDER => all(path, &|path, _| {
             Mark::Log.is_on(path).is_ok_and(|mark| mark == Some(true))
         }),
         _ if name.starts_with(PARTIAL) => true,
-        _ if DATASETS.contains(&name) => all(path, &|path, name| {
-            name.starts_with("model=") && path.is_dir() || name.starts_with(PARTIAL)
-        }),
+        _ if DATASETS.contains(&name) => holds_parts(path, name),
         _ => places().any(|(place, _)| place == name) && path.is_file(),
     }
+}
+
+/// Whether a folder holds nothing but parts of a table.
+fn holds_parts(folder: &Path, table: &str) -> bool {
+    let table = DATASETS.into_iter().find(|dataset| *dataset == table);
+    let ours = |path: PathBuf| {
+        let mark = table.map(|table| Mark::Table(table).is_on(&path));
+        matches!(mark, Some(Ok(Some(true))))
+    };
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        if folder.is_symlink() {
+            return false;
+        }
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if entry.path().is_dir()
+                && (name.starts_with("model=") || name.starts_with("checkpoint="))
+            {
+                folders.push(entry.path());
+            } else if !name.starts_with(PARTIAL) && !ours(entry.path()) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Whether a person has changed what `slurm` wrote, as it asks for.
+fn is_edited_script(path: &Path) -> bool {
+    let begins = files::read_text(path, files::TEXT).ok();
+    begins.is_some_and(|text| {
+        text.lines()
+            .nth(1)
+            .is_some_and(|line| line.starts_with(SCRIPT))
+    })
 }
 
 /// Refuses inputs that lie where an output goes.

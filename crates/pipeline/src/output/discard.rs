@@ -61,7 +61,7 @@ pub(crate) fn discard(out: &Path) -> Result<()> {
             [(_, folder), ..] => format!("{} files in `{}`", together.len(), folder.display()),
             [] => continue,
         };
-        progress::say(&format!("discarding {what}"));
+        progress::say(&format!("removing {what}"));
     }
     for (path, last) in removed {
         remove_with_empty_folders(&path, &last)

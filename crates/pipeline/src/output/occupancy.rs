@@ -142,7 +142,7 @@ impl Output {
                 }
             }
         };
-        occupied()?;
+        occupied().with_context(|| format!("claiming the folder by `{}`", path.display()))?;
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Identity::at(&path).ok();
         Ok(())
     }

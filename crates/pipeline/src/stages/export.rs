@@ -1,6 +1,6 @@
 //! The probes' tokens as a table of their own, so that other programs can judge the same probes.
 
-use super::footer;
+use super::footer_of_probes;
 use super::planned::{Indices, n_planned, planned};
 use crate::config::{Corpus, Run};
 use crate::failure;
@@ -48,7 +48,7 @@ pub(crate) fn export_tokens(run: &Run, inputs: &Inputs, path: &Path) -> Result<u
     let progress = Progress::begin("tokens", n_probes);
     let path = std::path::absolute(path)?;
     let n_written = write_atomically(&path, Mark::Table(PROBES.name), |file| {
-        let mut writer = BatchWriter::new(file, &PROBES, &footer(run))?;
+        let mut writer = BatchWriter::new(file, &PROBES, &footer_of_probes(run))?;
         // By name, as the table is sorted.
         for (name, order) in &inputs.orders {
             progress.working_on(name.clone());

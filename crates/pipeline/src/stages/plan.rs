@@ -5,8 +5,8 @@ mod met;
 
 pub(super) use met::Met;
 
-use super::footer;
 use super::planned::{n_planned, planned};
+use super::{footer, footer_of_probes};
 use crate::config::{Corpus, Run};
 use crate::inputs::Inputs;
 use crate::mark::Mark;
@@ -33,7 +33,7 @@ pub(crate) struct Planned {
 ///
 /// When a file cannot be written, or the corpus cannot be read.
 pub(crate) fn plan(run: &Run, inputs: &Inputs, pending: &mut Pending) -> Result<Planned> {
-    let mut footers = [footer(run), footer(run)];
+    let mut footers = [footer_of_probes(run), footer(run)];
     let fingerprints = [
         kept::of_positions(run, inputs)?,
         kept::of_exposures(run, inputs)?,

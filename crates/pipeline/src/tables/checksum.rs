@@ -130,20 +130,31 @@ pub(crate) fn verify_open(file: &mut (impl Read + Seek)) -> Result<bool> {
 ///
 /// When it cannot be read.
 pub(crate) fn is_ours(path: &Path, table: &str) -> io::Result<bool> {
-    let footer = footer(&mut files::open(path)?)?.map(|(_, footer)| footer);
-    let Some(footer) = footer else {
-        return Ok(false);
-    };
-    // Key and value as in `BEFORE`; names of tables are shorter than 64 letters.
-    let Ok(len) = u8::try_from(table.len()) else {
-        return Ok(false);
-    };
-    let name = [&b"\x18\x05table\x18"[..], &[len], table.as_bytes()].concat();
-    Ok(last(&footer, CREATED_BY.as_bytes()).is_some() && last(&footer, &name).is_some())
+    let mut file = files::open(path)?;
+    // Nearly always the footer is as long as the file says.
+    for least in [0, END] {
+        if let Some((_, footer)) = footer(&mut file, least)?
+            && says(&footer, table)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-/// The end of a file, with its footer, and where it begins; nothing where the file is too short.
-fn footer(file: &mut (impl Read + Seek)) -> io::Result<Option<(u64, Vec<u8>)>> {
+/// Whether a footer names this program as the writer of a table of this name.
+fn says(footer: &[u8], table: &str) -> bool {
+    // Key and value as in `BEFORE`; names of tables are shorter than 64 letters.
+    let Ok(len) = u8::try_from(table.len()) else {
+        return false;
+    };
+    let name = [&b"\x18\x05table\x18"[..], &[len], table.as_bytes()].concat();
+    last(footer, CREATED_BY.as_bytes()).is_some() && last(footer, &name).is_some()
+}
+
+/// The end of a file, with its footer and of `least` bytes, and where it begins; nothing where the file is too
+/// short.
+fn footer(file: &mut (impl Read + Seek), least: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
     let len = file.seek(SeekFrom::End(0))?;
     if len < LENGTH {
         return Ok(None);
@@ -152,7 +163,7 @@ fn footer(file: &mut (impl Read + Seek)) -> io::Result<Option<(u64, Vec<u8>)>> {
     let mut footer_len = [0; 4];
     file.read_exact(&mut footer_len)?;
     let footer_len = u64::from(u32::from_le_bytes(footer_len)).min(LONGEST);
-    let first = len.saturating_sub(END.max(footer_len + LENGTH));
+    let first = len.saturating_sub(least.max(footer_len + LENGTH));
     file.seek(SeekFrom::Start(first))?;
     let mut footer = Vec::new();
     file.take(len - first).read_to_end(&mut footer)?;
@@ -161,7 +172,7 @@ fn footer(file: &mut (impl Read + Seek)) -> io::Result<Option<(u64, Vec<u8>)>> {
 
 /// Where in a file of ours the digits lie, and what they are; nothing in another program's.
 fn place_in(file: &mut (impl Read + Seek)) -> Result<Option<(u64, Vec<u8>)>> {
-    let Some((first, footer)) = footer(file)? else {
+    let Some((first, footer)) = footer(file, END)? else {
         return Ok(None);
     };
     if last(&footer, CREATED_BY.as_bytes()).is_none() {

@@ -3,8 +3,9 @@
 use crate::mark::Mark;
 use crate::process;
 use anyhow::{Context, Result};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempDir};
 
@@ -167,28 +168,143 @@ impl StagedDataset {
     pub(crate) fn add(&mut self, inside: PathBuf) {
         self.files.push(inside);
     }
+}
 
-    /// Each file takes its place in one step, then those of an earlier dataset go that this one does not have.
-    fn land(self, still: &dyn Fn() -> Result<()>) -> Result<()> {
-        let land = || -> Result<()> {
-            let leads =
-                |inside: &PathBuf| (self.folder.path().join(inside), self.place.join(inside));
-            for (from, to) in self.files.iter().map(leads) {
-                still()?;
-                self.mark.check(&to)?;
-                fs::create_dir_all(to.parent().unwrap_or(&self.place))?;
-                fs::rename(from, to)?;
+/// One step of a command's end: what happens at one place.
+enum Step {
+    /// A file takes the place.
+    Persist(NamedTempFile<File>),
+    /// The same, from the folder of a dataset.
+    Rename(PathBuf),
+    /// What lies there goes, with the empty folders around it up to this one.
+    Remove(PathBuf),
+}
+
+/// All steps of a command's end: either all of them are done, or none.
+#[derive(Default)]
+struct Landing {
+    steps: Vec<(PathBuf, Step)>,
+    /// Of the steps that were taken.
+    places: Vec<PathBuf>,
+    /// By step: a second name of what lay there before; nothing where nothing did.
+    before: Vec<Option<PathBuf>>,
+}
+
+impl Landing {
+    fn add(&mut self, place: PathBuf, mark: Mark, step: Step) -> Result<()> {
+        match step {
+            Step::Remove(_) if mark.is_on(&place)? != Some(true) => return Ok(()),
+            Step::Remove(_) => {}
+            Step::Persist(_) | Step::Rename(_) => mark.check(&place)?,
+        }
+        self.steps.push((place, step));
+        Ok(())
+    }
+
+    /// Asks `still` before each step whether it may.
+    fn land(mut self, still: &dyn Fn() -> Result<()>) -> Result<()> {
+        // What lay there gets its second name before the first file moves: where there is no room for that, nothing
+        // has happened.
+        let landed = self.keep().and_then(|()| self.take(still));
+        match landed {
+            Ok(()) => {
+                self.forget();
+                Ok(())
             }
-            for inside in parts(&self.place) {
-                let path = self.place.join(&inside);
-                if !self.files.contains(&inside) && self.mark.is_on(&path)? == Some(true) {
-                    still()?;
-                    remove_with_empty_folders(&path, &self.place)?;
+            Err(error) => {
+                self.undo();
+                Err(error)
+            }
+        }
+    }
+
+    fn keep(&mut self) -> Result<()> {
+        for (number, (place, _)) in self.steps.iter().enumerate() {
+            let hidden = format!("{}before-{number}", prefix());
+            let hidden = place.with_file_name(hidden);
+            let kept = match fs::hard_link(place, &hidden) {
+                Ok(()) => Some(hidden),
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                // Not every file system has links.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Unsupported | ErrorKind::PermissionDenied
+                    ) =>
+                {
+                    fs::copy(place, &hidden)
+                        .with_context(|| format!("writing `{}`", hidden.display()))?;
+                    Some(hidden)
                 }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("writing `{}`", hidden.display()));
+                }
+            };
+            self.before.push(kept);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, still: &dyn Fn() -> Result<()>) -> Result<()> {
+        for (place, step) in self.steps.drain(..) {
+            still()?;
+            let taken = match step {
+                Step::Persist(file) => file.persist(&place).map(drop).map_err(|error| error.error),
+                Step::Rename(from) => fs::create_dir_all(place.parent().unwrap_or(&place))
+                    .and_then(|()| fs::rename(from, &place)),
+                Step::Remove(last) => remove_with_empty_folders(&place, &last),
+            };
+            self.places.push(place);
+            taken.with_context(|| {
+                format!("writing `{}`", self.places[self.places.len() - 1].display())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Everything is in its place: what lay there before goes.
+    fn forget(self) {
+        for hidden in self.before.into_iter().flatten() {
+            let _ = fs::remove_file(&hidden);
+            // Nothing else may be left of a dataset's folder.
+            let _ = hidden.parent().map(fs::remove_dir);
+        }
+    }
+
+    /// Puts everything back.
+    fn undo(self) {
+        let mut before = self.before;
+        before.resize(self.places.len().max(before.len()), None);
+        let places = self
+            .places
+            .into_iter()
+            .map(Some)
+            .chain(std::iter::repeat(None));
+        for (place, hidden) in places.zip(before) {
+            let undone = match (place, hidden) {
+                (Some(place), Some(hidden)) => put_back(&hidden, &place),
+                (Some(place), None) => fs::remove_file(&place),
+                // Not its turn yet: what lay there lies there.
+                (None, Some(hidden)) => fs::remove_file(&hidden),
+                (None, None) => Ok(()),
+            };
+            if let Err(error) = undone
+                && error.kind() != ErrorKind::NotFound
+            {
+                tracing::warn!("putting back what was there before: {error}");
             }
-            Ok(())
-        };
-        land().with_context(|| format!("writing `{}`", self.place.display()))
+        }
+    }
+}
+
+/// Lets a file have the name again that it had before.
+fn put_back(hidden: &Path, place: &Path) -> io::Result<()> {
+    fs::create_dir_all(place.parent().unwrap_or(place))?;
+    fs::rename(hidden, place)?;
+    // Where both are names of one file still, that has done nothing (rename(2)).
+    match fs::remove_file(hidden) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -217,7 +333,7 @@ pub(crate) fn parts(dataset: &Path) -> Vec<PathBuf> {
 }
 
 /// Removes a file, and the folders around it as far as nothing else is in them, up to and with `last`.
-pub(crate) fn remove_with_empty_folders(path: &Path, last: &Path) -> std::io::Result<()> {
+pub(crate) fn remove_with_empty_folders(path: &Path, last: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -282,30 +398,38 @@ impl Pending {
         }
     }
 
-    /// Lets everything take its place; asks `still` before each step whether it may.
+    /// Lets everything take its place; asks `still` before each step whether it may. Where one file cannot, all
+    /// places are as they were.
     ///
     /// # Errors
     ///
     /// Those of `still`, and when a file cannot take its place.
     pub(crate) fn land(self, still: &dyn Fn() -> Result<()>) -> Result<()> {
-        // What could refuse is asked of all before the first one moves.
-        for file in &self.files {
-            file.mark.check(&file.place)?;
-        }
-        if let Some(dataset) = self.dataset {
-            dataset.land(still)?;
-        }
-        for file in self.files {
-            still()?;
-            file.land()?;
-        }
-        for (path, mark, last) in self.stale {
-            if mark.is_on(&path)? == Some(true) {
-                still()?;
-                remove_with_empty_folders(&path, &last)
-                    .with_context(|| format!("removing `{}`", path.display()))?;
+        let mut landing = Landing::default();
+        if let Some(dataset) = &self.dataset {
+            let StagedDataset {
+                folder,
+                place,
+                mark,
+                files,
+            } = dataset;
+            for inside in files {
+                let from = folder.path().join(inside);
+                landing.add(place.join(inside), *mark, Step::Rename(from))?;
+            }
+            // Those of an earlier dataset that this one does not have.
+            let kept: BTreeSet<&PathBuf> = files.iter().collect();
+            let there = parts(place).into_iter();
+            for inside in there.filter(|inside| !kept.contains(inside)) {
+                landing.add(place.join(inside), *mark, Step::Remove(place.clone()))?;
             }
         }
-        Ok(())
+        for file in self.files {
+            landing.add(file.place, file.mark, Step::Persist(file.partial))?;
+        }
+        for (path, mark, last) in self.stale {
+            landing.add(path, mark, Step::Remove(last))?;
+        }
+        landing.land(still)
     }
 }

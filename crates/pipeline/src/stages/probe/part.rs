@@ -4,7 +4,7 @@ use super::backlog::Job;
 use crate::config::Run;
 use crate::judges::{Judged, Recheck};
 use crate::mark::Mark;
-use crate::stages::footer;
+use crate::stages::footer_of_probes;
 use crate::tables::{BatchWriter, VERDICTS, stage};
 use anyhow::Result;
 use arrow_array::{ArrayRef, BooleanArray, Float32Array, StringArray, UInt16Array, UInt32Array};
@@ -35,7 +35,7 @@ pub(super) fn write(
         judged,
         recheck,
     } = verdicts;
-    let mut footer = footer(run);
+    let mut footer = footer_of_probes(run);
     let own = [
         ("fingerprint", job.unit.fingerprint.clone()),
         ("unit", job.unit.part.display().to_string()),
