@@ -95,6 +95,73 @@ impl Drop for Cluster {
     }
 }
 
+/// Whether a job is over, as `scontrol show job` says it.
+fn ended(answer: &str) -> bool {
+    ["COMPLETED", "FAILED", "CANCELLED"]
+        .iter()
+        .any(|state| answer.contains(&format!("JobState={state}")))
+}
+
+/// The number that the script says of a job.
+fn number(said: &str, word: &str) -> String {
+    let rest = said.split(&format!("{word} ")).nth(1).unwrap();
+    rest.chars().take_while(char::is_ascii_digit).collect()
+}
+
+/// What all jobs have said.
+fn logs(out: &Path) -> String {
+    let logs = fs::read_dir(out.join("slurm/logs")).unwrap();
+    logs.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect()
+}
+
+/// A job that fails ends those after it, and says so: of a plan, and of one shard of several.
+fn failures_end_the_chain(cluster: &Cluster) {
+    for fails in ["plan", "probe"] {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("document");
+        for ending in ["idx", "bin"] {
+            let from = crate::program::mini().join(format!("standard/document.{ending}"));
+            fs::copy(from, data.with_extension(ending)).unwrap();
+        }
+        let file = RunFile {
+            data: data.clone(),
+            part_size: 2000,
+            ..RunFile::default()
+        };
+        let path = file.write(folder.path());
+        let out = folder.path().join("out");
+        let path = path.to_str().unwrap();
+        if fails == "probe" {
+            // A part that a shard finds and cannot read.
+            succeed(folder.path(), &["run", path, "--shard", "0/2"]);
+            let part = "verdicts/model=mini/checkpoint=600/part-standard-00001.parquet";
+            fs::write(out.join(part), "damaged").unwrap();
+        }
+        succeed(folder.path(), &["slurm", path, "--shards", "2"]);
+        if fails == "plan" {
+            fs::remove_file(data.with_extension("bin")).unwrap();
+        }
+        let script = out.join("slurm/sweep.sh");
+        let (submitted, said) = cluster.call("bash", &[script.to_str().unwrap()]);
+        assert!(submitted, "{said}");
+        let join = number(&said, "join");
+        let answer = cluster.wait("scontrol", &["show", "job", &join], ended);
+        assert!(answer.contains("JobState=CANCELLED"), "{fails}: {answer}");
+        let logs = logs(&out);
+        let reason = if fails == "plan" {
+            "the plan failed with exit code 1: Slurm cancels the jobs after it"
+        } else {
+            "failed with exit code 1: Slurm cancels the job that makes the tables"
+        };
+        assert!(
+            logs.contains(reason) && logs.contains("error: "),
+            "{fails}: {logs}"
+        );
+        assert!(!out.join("memorization.parquet").exists());
+    }
+}
+
 fn n_parts(out: &Path) -> usize {
     tables(&out.join("verdicts")).len()
 }
@@ -124,13 +191,7 @@ fn an_array_of_shards_is_the_whole() {
     let (submitted, said) = cluster.call("bash", &[script.to_str().unwrap()]);
     assert!(submitted, "{said}");
     // plan 1, probe 2 (4 tasks), join 3; logs in …
-    let number = |word: &str| {
-        let rest = said.split(&format!("{word} ")).nth(1).unwrap();
-        rest.chars()
-            .take_while(char::is_ascii_digit)
-            .collect::<String>()
-    };
-    let (probe, join) = (number("probe"), number("join"));
+    let (probe, join) = (number(&said, "probe"), number(&said, "join"));
     let task = format!("{probe}_1");
 
     // Killed in the middle of its work, and again in the queue.
@@ -150,21 +211,11 @@ fn an_array_of_shards_is_the_whole() {
         &["update", &format!("JobId={task}"), "StartTime=now"],
     );
 
-    let ended = |answer: &str| {
-        ["COMPLETED", "FAILED", "CANCELLED"]
-            .iter()
-            .any(|state| answer.contains(&format!("JobState={state}")))
-    };
     let answer = cluster.wait("scontrol", &["show", "job", &join], ended);
-    let logs = || {
-        let logs = fs::read_dir(out.join("slurm/logs")).unwrap();
-        logs.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
-            .collect::<String>()
-    };
     assert!(
         answer.contains("JobState=COMPLETED"),
         "{answer}\n{}",
-        logs()
+        logs(&out)
     );
     let (_, answer) = cluster.call("scontrol", &["show", "job", &task]);
     assert!(
@@ -174,4 +225,5 @@ fn an_array_of_shards_is_the_whole() {
     assert_eq!(n_parts(&out), 1920);
     assert!(tables(&out) == tables(&whole));
     assert_eq!(manifest(&out)["status"], "finished");
+    failures_end_the_chain(&cluster);
 }
