@@ -7,7 +7,7 @@ use crate::fingerprint::{self, FileFingerprint};
 use crate::judges::JudgeChoice;
 use crate::lists::List;
 use crate::progress;
-use crate::stages;
+use crate::stages::{self, ForeignVerdicts};
 use anyhow::{Context, Result, anyhow};
 use gpt_neox::{GptNeox, GptNeoxConfig};
 use rayon::prelude::*;
@@ -28,6 +28,8 @@ pub(crate) struct Inputs {
     pub(crate) checkpoint_files: BTreeMap<(String, u32), Vec<FileFingerprint>>,
     /// Verdicts of other programs.
     pub(crate) foreign_files: Vec<FileFingerprint>,
+    /// By the model's name: those verdicts, held to the plan.
+    pub(crate) foreign: BTreeMap<String, ForeignVerdicts>,
     /// By the corpus' name: the list of the sequences that are probed.
     pub(crate) list_files: BTreeMap<String, FileFingerprint>,
     /// By the corpus' name: the length of that list.
@@ -160,14 +162,19 @@ pub(crate) fn open(run: &Run, look: Look) -> Result<Inputs> {
             Err(error) => problems.push(error),
         }
     }
+    let mut foreign = BTreeMap::new();
     if depth != Depth::Corpora {
         let sets = stages::probe_sets(run);
         for model in &run.models {
             let asked = sets.iter().filter(|set| set.model.name == model.name);
-            if let Some(path) = &model.verdicts
-                && let Err(error) = stages::check_verdicts(path, &asked.collect::<Vec<_>>())
-            {
-                problems.push(error.context(format!("the verdicts of the model `{}`", model.name)));
+            let corpora: Vec<&str> = run.corpora.iter().map(|c| c.name.as_str()).collect();
+            if let Some(path) = &model.verdicts {
+                let sets = asked.collect::<Vec<_>>();
+                match ForeignVerdicts::read(path, &sets, &corpora, run.probe.l) {
+                    Ok(verdicts) => drop(foreign.insert(model.name.clone(), verdicts)),
+                    Err(error) => problems
+                        .push(error.context(format!("the verdicts of the model `{}`", model.name))),
+                }
             }
         }
     }
@@ -202,7 +209,9 @@ pub(crate) fn open(run: &Run, look: Look) -> Result<Inputs> {
         // Tokens are exported before another program can have judged them.
         reads_verdicts: depth != Depth::Corpora,
     };
-    let inputs = fingerprints(run, corpora, list_lengths, unusable, hashing)?;
+    let mut inputs = fingerprints(run, corpora, list_lengths, unusable, hashing)?;
+    inputs.foreign = foreign;
+    stages::check_coverage(run, &inputs)?;
     check_weights(run, &inputs)?;
     Ok(inputs)
 }
@@ -350,6 +359,7 @@ fn fingerprints(
         corpus_files: BTreeMap::new(),
         checkpoint_files: BTreeMap::new(),
         foreign_files: Vec::new(),
+        foreign: BTreeMap::new(),
         list_files: BTreeMap::new(),
         list_lengths,
         unusable,

@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod config;
 mod corpora;
+mod door;
 mod failure;
 mod fingerprint;
 mod hub;

@@ -14,7 +14,7 @@ mod units;
 pub(crate) use analyse::{ANALYSED, Analysed, Conclusion, Rates, analyse};
 pub(crate) use cuts::Cuts;
 pub(crate) use export::export_tokens;
-pub(crate) use join::{check_verdicts, join};
+pub(crate) use join::{ForeignVerdicts, check_coverage, join};
 pub(crate) use plan::plan;
 pub(crate) use probe::{How, probe};
 pub(crate) use sets::probe_sets;

@@ -11,8 +11,7 @@ mod slices;
 
 pub(crate) use checksum::{KEY as CHECKSUM, verify};
 pub(crate) use parquet_file::{
-    BatchWriter, Footer, FrameWriter, PARTIAL, column_names, read_any, read_frame, read_metadata,
-    write_atomically,
+    BatchWriter, Footer, FrameWriter, PARTIAL, read_frame, read_metadata, write_atomically,
 };
 pub(crate) use row_reader::{RowReader, only_text};
 pub(crate) use slices::Slices;

@@ -3,7 +3,6 @@
 use super::arrays::array;
 use super::checksum::{self, Summed};
 use super::{Kind, Table};
-use crate::failure;
 use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
@@ -290,34 +289,6 @@ pub(crate) fn read_frame(path: &Path, table: &Table) -> Result<DataFrame> {
     check_columns(table, &frame)
         .with_context(|| format!("reading the table `{}`", path.display()))?;
     Ok(frame)
-}
-
-/// Reads a whole parquet file of whatever columns.
-///
-/// # Errors
-///
-/// When the file is missing or damaged.
-pub(crate) fn read_any(path: &Path) -> Result<DataFrame> {
-    let read = || -> Result<DataFrame> { Ok(ParquetReader::new(File::open(path)?).finish()?) };
-    // polars panics at some damages, and files of other programs have no checksum.
-    failure::caught(read).with_context(|| format!("reading `{}`", path.display()))
-}
-
-/// The names of a file's columns.
-///
-/// # Errors
-///
-/// When the file is missing or not a whole parquet file.
-pub(crate) fn column_names(path: &Path) -> Result<Vec<String>> {
-    let read = || -> Result<_> {
-        let reader = SerializedFileReader::new(File::open(path)?)?;
-        let columns = reader.metadata().file_metadata().schema_descr().columns();
-        Ok(columns
-            .iter()
-            .map(|column| column.name().to_owned())
-            .collect())
-    };
-    read().with_context(|| format!("reading the metadata of `{}`", path.display()))
 }
 
 /// Refuses a frame that does not hold exactly the columns of `table`, in order and type.
