@@ -248,6 +248,8 @@ impl Unit<'_> {
         let (metadata, n_rows) = read_metadata(&self.path).map_err(|error| self.damaged(&error))?;
         let same = metadata.get("fingerprint") == Some(&self.fingerprint);
         if !same || n_rows != self.n() {
+            // What it says may be what has changed.
+            verify(&self.path).map_err(|error| self.damaged(&error))?;
             return Err(failure::failed(
                 format_args!(
                     "the part `{}` was made by another run: other inputs, settings or probes",
