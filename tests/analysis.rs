@@ -230,7 +230,7 @@ fn verdicts_of_another_program_are_joined() {
     // What pandas writes where it has no number.
     let mut unknown = columns(&indices);
     unknown[3] = Series::new("surprisal".into(), vec![f64::NAN; 400]).into_column();
-    refused(unknown, "`surprisal` is NaN at the training index 0");
+    refused(unknown, "row 0 (counted from 0): `surprisal` is NaN");
     refused(
         columns(&indices).drain(..2).collect(),
         "neither a column `n_prefix_matched` nor",
@@ -320,7 +320,7 @@ fn frame(columns: Vec<Column>) -> DataFrame {
     DataFrame::new_infer_height(columns).unwrap()
 }
 
-fn write(path: &Path, mut frame: DataFrame, metadata: Vec<(String, String)>) {
+pub(crate) fn write(path: &Path, mut frame: DataFrame, metadata: Vec<(String, String)>) {
     use polars_io::parquet::write::{KeyValueMetadata, ParquetCompression};
     // As pandas and Spark do unless they are told otherwise.
     ParquetWriter::new(File::create(path).unwrap())
@@ -331,7 +331,7 @@ fn write(path: &Path, mut frame: DataFrame, metadata: Vec<(String, String)>) {
 }
 
 /// The entries of a parquet file's metadata that are ours.
-fn metadata(path: &Path) -> Vec<(String, String)> {
+pub(crate) fn metadata(path: &Path) -> Vec<(String, String)> {
     use parquet::file::reader::{FileReader, SerializedFileReader};
     let reader = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
     let entries = reader.metadata().file_metadata().key_value_metadata();

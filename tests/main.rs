@@ -9,6 +9,7 @@
 mod analysis;
 mod audit;
 mod cluster;
+mod door;
 mod errors;
 mod faults;
 mod harness;

@@ -80,7 +80,7 @@ fn kind(found: FileType) -> &'static str {
     if found.is_dir() {
         "a folder"
     } else if found.is_fifo() {
-        "a named pipe"
+        "a pipe"
     } else if found.is_socket() {
         "a socket"
     } else if found.is_symlink() {
@@ -153,7 +153,7 @@ mod tests {
         let zero = folder.path().join("zero");
         std::os::unix::fs::symlink("/dev/zero", &zero).unwrap();
         let refused = |path: &Path| read(path, 10).unwrap_err().to_string();
-        assert_eq!(refused(&pipe), "it is a named pipe, not a regular file");
+        assert_eq!(refused(&pipe), "it is a pipe, not a regular file");
         assert_eq!(refused(&zero), "it is a device, not a regular file");
         assert_eq!(refused(folder.path()), "it is a folder, not a regular file");
         let text = folder.path().join("text");

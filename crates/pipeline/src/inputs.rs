@@ -3,11 +3,12 @@
 use crate::config::{CheckpointFolder, Corpus, Model, Run, Selection};
 use crate::corpora::{self, OpenCorpus, OrderSource};
 use crate::failure;
+use crate::files::Identity;
 use crate::fingerprint::{self, FileFingerprint};
 use crate::judges::JudgeChoice;
 use crate::lists::List;
 use crate::progress;
-use crate::stages;
+use crate::stages::{self, ForeignVerdicts};
 use anyhow::{Context, Result, anyhow};
 use gpt_neox::{GptNeox, GptNeoxConfig};
 use rayon::prelude::*;
@@ -33,6 +34,8 @@ pub(crate) struct Inputs {
     pub(crate) checkpoint_files: BTreeMap<(String, u32), Vec<FileFingerprint>>,
     /// Verdicts of other programs.
     pub(crate) foreign_files: Vec<FileFingerprint>,
+    /// By the model's name: those verdicts, held to the plan.
+    pub(crate) foreign: BTreeMap<String, ForeignVerdicts>,
     /// By the corpus' name: the list of the sequences that are probed.
     pub(crate) list_files: BTreeMap<String, FileFingerprint>,
     /// By the corpus' name: the length of that list.
@@ -192,38 +195,17 @@ pub(crate) fn open(run: &Run, look: Look) -> Result<Inputs> {
     if depth != Depth::Everything {
         problems.extend(absent(run, look, &mut unusable));
     }
-    let mut corpora = BTreeMap::new();
-    let mut list_lengths = BTreeMap::new();
-    let mut largest_tokens = BTreeMap::new();
-    for corpus in &run.corpora {
-        if corpus.paths().any(|path| run.absent(path).is_some()) {
-            continue;
-        }
-        match open_corpus(corpus, depth) {
-            Ok((open, largest)) => {
-                if let Selection::List(path) = &corpus.selection {
-                    match List::open(path, open.order.len()).and_then(List::check) {
-                        Ok(n) => drop(list_lengths.insert(corpus.name.clone(), n)),
-                        Err(error) => problems.push(error),
-                    }
-                }
-                largest_tokens.insert(corpus.name.clone(), largest);
-                corpora.insert(corpus.name.clone(), open);
-            }
-            Err(error) => problems.push(error),
-        }
-    }
-    if depth != Depth::Corpora {
-        let sets = stages::probe_sets(run);
-        for model in &run.models {
-            let asked = sets.iter().filter(|set| set.model.name == model.name);
-            if let Some(path) = &model.verdicts
-                && let Err(error) = stages::check_verdicts(path, &asked.collect::<Vec<_>>())
-            {
-                problems.push(error.context(format!("the verdicts of the model `{}`", model.name)));
-            }
-        }
-    }
+    let held = held(run);
+    let Opened {
+        corpora,
+        list_lengths,
+        largest_tokens,
+    } = open_corpora(run, depth, &mut problems);
+    let foreign = if depth == Depth::Corpora {
+        BTreeMap::new()
+    } else {
+        read_foreign(run, &mut problems)
+    };
     if asks_models {
         let sets = stages::probe_sets(run);
         for model in &run.models {
@@ -257,13 +239,97 @@ pub(crate) fn open(run: &Run, look: Look) -> Result<Inputs> {
         // Tokens are exported before another program can have judged them.
         reads_verdicts: depth != Depth::Corpora,
     };
-    let inputs = fingerprints(run, corpora, list_lengths, unusable, hashing)?;
-    // What was opened is what was hashed.
+    let mut inputs = fingerprints(run, corpora, list_lengths, unusable, hashing)?;
+    // What was opened and read is what was hashed.
     for order in inputs.orders.values() {
         order.check_unchanged()?;
     }
+    for (path, identity) in held {
+        identity.hold(&path)?;
+    }
+    inputs.foreign = foreign;
+    stages::check_coverage(run, &inputs)?;
     check_weights(run, &inputs)?;
     Ok(inputs)
+}
+
+/// The files that are read before they are hashed, as they are now.
+fn held(run: &Run) -> Vec<(PathBuf, Identity)> {
+    let lists = run
+        .corpora
+        .iter()
+        .filter_map(|corpus| match &corpus.selection {
+            Selection::List(path) => Some(path),
+            Selection::Census | Selection::Sample(_) | Selection::Windows(_) => None,
+        });
+    let foreign = run.models.iter();
+    let foreign = foreign.filter_map(|model| model.verdicts.as_ref());
+    lists
+        .chain(foreign)
+        .filter_map(|path| Some((path.clone(), Identity::at(path).ok()?)))
+        .collect()
+}
+
+/// What was opened of the corpora; all of it by their names.
+#[derive(Default)]
+struct Opened {
+    corpora: BTreeMap<String, OpenCorpus>,
+    list_lengths: BTreeMap<String, u64>,
+    /// Nothing where the tokens were not read.
+    largest_tokens: BTreeMap<String, Option<u32>>,
+}
+
+fn open_corpora(run: &Run, depth: Depth, problems: &mut Vec<anyhow::Error>) -> Opened {
+    let mut opened = Opened::default();
+    for corpus in &run.corpora {
+        if corpus.paths().any(|path| run.absent(path).is_some()) {
+            continue;
+        }
+        let name = &corpus.name;
+        match open_corpus(corpus, depth) {
+            Ok((open, largest)) => {
+                if let Selection::List(path) = &corpus.selection {
+                    match List::open(path, open.order.len()).and_then(List::check) {
+                        Ok(n) => drop(opened.list_lengths.insert(name.clone(), n)),
+                        Err(error) => problems.push(error),
+                    }
+                }
+                opened.largest_tokens.insert(name.clone(), largest);
+                opened.corpora.insert(name.clone(), open);
+            }
+            Err(error) => problems.push(error),
+        }
+    }
+    opened
+}
+
+/// The verdicts of other programs, by the model's name.
+fn read_foreign(run: &Run, problems: &mut Vec<anyhow::Error>) -> BTreeMap<String, ForeignVerdicts> {
+    let sets = stages::probe_sets(run);
+    let corpora: Vec<&str> = run
+        .corpora
+        .iter()
+        .map(|corpus| corpus.name.as_str())
+        .collect();
+    let mut foreign = BTreeMap::new();
+    for model in &run.models {
+        let Some(path) = &model.verdicts else {
+            continue;
+        };
+        let asked = sets.iter().filter(|set| set.model.name == model.name);
+        let asked: Vec<_> = asked.collect();
+        let what = format!("reading the verdicts `{}`", path.display());
+        let read = progress::during(&what, None, |_| {
+            ForeignVerdicts::read(path, &asked, &corpora, run.probe.l)
+        });
+        match read {
+            Ok(verdicts) => drop(foreign.insert(model.name.clone(), verdicts)),
+            Err(error) => {
+                problems.push(error.context(format!("the verdicts of the model `{}`", model.name)));
+            }
+        }
+    }
+    foreign
 }
 
 /// What is not in the hub's cache and cannot be done without.
@@ -439,6 +505,7 @@ fn fingerprints(
         corpus_files: BTreeMap::new(),
         checkpoint_files: BTreeMap::new(),
         foreign_files: Vec::new(),
+        foreign: BTreeMap::new(),
         list_files: BTreeMap::new(),
         list_lengths,
         unusable,

@@ -1,15 +1,9 @@
-//! Lists of training indices: a parquet or CSV file with a column `training_index`, read row by row.
+//! Lists of training indices: a parquet or CSV file with a column `training_index`, read row by
+//! row.
 
+use crate::door::{Asked, Cells, CsvFile, ParquetFile, Wanted};
 use crate::failure;
 use anyhow::{Context, Result, anyhow};
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type, UInt32Type, UInt64Type};
-use arrow_array::{Array, RecordBatch};
-use arrow_schema::DataType;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 /// The column that a list needs.
@@ -37,6 +31,7 @@ type Row = Result<Option<i128>>;
 /// The training indices of a list: ascending, none twice, all below a limit.
 pub(crate) struct List {
     path: PathBuf,
+    format: Format,
     rows: Box<dyn Iterator<Item = Row>>,
     /// Sequences that there are.
     limit: u64,
@@ -52,12 +47,14 @@ impl List {
     ///
     /// When it cannot be read, or has no column of whole numbers with the right name.
     pub(crate) fn open(path: &Path, limit: u64) -> Result<Self> {
-        let rows = match format(path) {
-            Some(Format::Csv) => csv_rows(path),
-            Some(Format::Parquet) | None => parquet_rows(path),
+        let format = format(path).unwrap_or(Format::Parquet);
+        let rows = match format {
+            Format::Csv => csv_rows(path),
+            Format::Parquet => parquet_rows(path),
         };
         Ok(Self {
             path: path.to_owned(),
+            format,
             rows: rows.with_context(|| format!("reading the list `{}`", path.display()))?,
             limit,
             n: 0,
@@ -81,15 +78,20 @@ impl List {
         }
     }
 
+    /// The row that was read last: the header of a CSV file is row 0.
+    fn row(&self) -> String {
+        match self.format {
+            Format::Csv => format!("row {}", self.n),
+            Format::Parquet => format!("row {} (counted from 0)", self.n.saturating_sub(1)),
+        }
+    }
+
     /// What is wrong with a number, given the one before.
     fn check_row(&self, number: Option<i128>) -> Result<u64> {
-        let row = self.n;
+        let row = self.row();
         let wrong = |problem: String, cure: &str| {
             let path = self.path.display();
-            failure::failed(
-                format_args!("the list `{path}`, row {row}: {problem}"),
-                cure,
-            )
+            failure::failed(format_args!("the list `{path}`, {row}: {problem}"), cure)
         };
         let Some(number) = number else {
             return Err(wrong(format!("there is no `{COLUMN}`"), "remove the row"));
@@ -123,29 +125,24 @@ impl Iterator for List {
     fn next(&mut self) -> Option<Self::Item> {
         let number = self.rows.next()?;
         self.n += 1;
-        let row = self.n;
+        let reading = || match self.format {
+            Format::Csv => format!("reading the list `{}`, {}", self.path.display(), self.row()),
+            // The reader says the row itself.
+            Format::Parquet => format!("reading the list `{}`", self.path.display()),
+        };
         let index = number
-            .with_context(|| format!("reading the list `{}`, row {row}", self.path.display()))
+            .with_context(reading)
             .and_then(|number| self.check_row(number));
         self.last = index.as_ref().ok().copied().or(self.last);
         Some(index)
     }
 }
 
-/// Fields between commas, in quotation marks or not; numbers need no more of the format.
 fn csv_rows(path: &Path) -> Result<Box<dyn Iterator<Item = Row>>> {
-    let mut lines = BufReader::new(File::open(path)?).lines();
-    let field = |text: &str| text.trim().trim_matches('"').trim().to_owned();
-    let header = lines.next().transpose()?.unwrap_or_default();
-    let header = header.trim_start_matches('\u{feff}');
-    let place = header.split(',').position(|name| field(name) == COLUMN);
-    let place = place.ok_or_else(|| no_column("the first line names none"))?;
-    let rows = lines.map(move |line| {
-        let line = line?;
-        let text = line.split(',').nth(place).map(field).unwrap_or_default();
+    let rows = CsvFile::open(path, COLUMN)?.map(|text| {
+        let Some(text) = text? else { return Ok(None) };
         match text.parse() {
             Ok(number) => Ok(Some(number)),
-            Err(_) if text.is_empty() => Ok(None),
             Err(_) => Err(anyhow!("`{text}` is no whole number")),
         }
     });
@@ -153,56 +150,27 @@ fn csv_rows(path: &Path) -> Result<Box<dyn Iterator<Item = Row>>> {
 }
 
 fn parquet_rows(path: &Path) -> Result<Box<dyn Iterator<Item = Row>>> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
-    match builder.schema().field_with_name(COLUMN) {
-        Err(_) => return Err(no_column("it has others")),
-        Ok(field) if is_whole(field.data_type()) => {}
-        Ok(field) => {
-            return Err(no_column(&format!(
-                "it is of the type {}",
-                field.data_type()
-            )));
-        }
+    let file = ParquetFile::open(path)?;
+    if !file.has(COLUMN) {
+        return Err(no_column(&format!("it has {}", file.names().join(", "))));
     }
-    let mask = ProjectionMask::columns(builder.parquet_schema(), [COLUMN]);
-    let batches = builder.with_projection(mask).build()?;
-    let rows = batches.flat_map(|batch| match batch {
-        Ok(batch) => numbers(&batch),
-        Err(error) => vec![Err(error.into())],
+    // Whether a number is a sequence is said with the corpus.
+    let batches = file.read(vec![Asked {
+        name: COLUMN,
+        wanted: Wanted::Whole(i128::MIN..=i128::MAX),
+    }])?;
+    let rows = batches.flat_map(|batch| match batch.map(|batch| batch.columns) {
+        Ok(columns) => columns.into_iter().flat_map(numbers).collect(),
+        Err(error) => vec![Err(error)],
     });
     Ok(Box::new(rows))
 }
 
-fn is_whole(kind: &DataType) -> bool {
-    matches!(
-        kind,
-        DataType::Int32 | DataType::Int64 | DataType::UInt32 | DataType::UInt64
-    )
-}
-
-/// The numbers of a batch of the one column.
-fn numbers(batch: &RecordBatch) -> Vec<Row> {
-    let column = batch.column(0);
-    let row = |number: Option<i128>| Ok(number);
-    match column.data_type() {
-        DataType::Int32 => {
-            let column = column.as_primitive::<Int32Type>();
-            column.iter().map(|n| row(n.map(i128::from))).collect()
-        }
-        DataType::Int64 => {
-            let column = column.as_primitive::<Int64Type>();
-            column.iter().map(|n| row(n.map(i128::from))).collect()
-        }
-        DataType::UInt32 => {
-            let column = column.as_primitive::<UInt32Type>();
-            column.iter().map(|n| row(n.map(i128::from))).collect()
-        }
-        DataType::UInt64 => {
-            let column = column.as_primitive::<UInt64Type>();
-            column.iter().map(|n| row(n.map(i128::from))).collect()
-        }
-        // Refused when the file was opened.
-        _ => Vec::new(),
+fn numbers(column: Cells) -> Vec<Row> {
+    match column {
+        Cells::Whole(numbers) => numbers.into_iter().map(Ok).collect(),
+        // Whole numbers were asked for.
+        Cells::Real(_) | Cells::Flag(_) | Cells::Text(_) => Vec::new(),
     }
 }
 

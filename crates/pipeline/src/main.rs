@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod corpora;
 mod description;
+mod door;
 mod failure;
 mod files;
 mod fingerprint;

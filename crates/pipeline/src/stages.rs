@@ -11,10 +11,10 @@ mod sets;
 mod survey;
 mod units;
 
-pub(crate) use analyse::{ANALYSED, Analysed, Conclusion, Rates, analyse};
+pub(crate) use analyse::{ANALYSED, Analysed, Conclusion, Rates, analyse, is_dataset};
 pub(crate) use cuts::Cuts;
 pub(crate) use export::export_tokens;
-pub(crate) use join::{check_verdicts, join};
+pub(crate) use join::{ForeignVerdicts, check_coverage, join};
 pub(crate) use plan::plan;
 pub(crate) use probe::{How, probe};
 pub(crate) use sets::probe_sets;
@@ -64,8 +64,12 @@ fn footer(run: &Run) -> Footer {
         .corpora
         .iter()
         .map(|corpus| {
-            let (steps, seed) = (corpus.steps, corpus.seed);
-            (corpus.name.as_str(), CorpusFacts { steps, seed })
+            let facts = CorpusFacts {
+                steps: corpus.steps,
+                seed: corpus.seed,
+                batch_size: Some(corpus.batch_size),
+            };
+            (corpus.name.as_str(), facts)
         })
         .collect();
     let entries = [

@@ -11,9 +11,7 @@ mod slices;
 mod staged;
 
 pub(crate) use checksum::{KEY as CHECKSUM, is_ours, verify};
-pub(crate) use parquet_file::{
-    BatchWriter, Footer, FrameWriter, column_names, read_any, read_metadata, read_own,
-};
+pub(crate) use parquet_file::{BatchWriter, Footer, FrameWriter, read_metadata, read_own};
 pub(crate) use row_reader::{RowReader, only_text};
 pub(crate) use slices::Slices;
 pub(crate) use staged::{

@@ -26,10 +26,15 @@ pub(crate) fn analyse(path: &Path, out: Option<&Path>) -> Result<()> {
         let analysed = write(&run.out, &folder, Some(&run.analysis))?;
         (folder, analysed)
     } else {
-        let beside = if path.is_dir() {
+        let whole;
+        let beside = if path.is_dir() && !stages::is_dataset(path) {
             path
-        } else {
+        } else if path.file_name().is_some() {
             path.parent().unwrap_or(Path::new(""))
+        } else {
+            // A folder such as `.` has a parent only by its name.
+            whole = path.canonicalize()?;
+            whole.parent().unwrap_or(&whole)
         };
         let folder = out.unwrap_or(beside).to_owned();
         let analysed = write(path, &folder, None)?;

@@ -193,7 +193,14 @@ impl Viewer<'_> {
         let ids: Vec<String> = tokens.iter().map(ToString::to_string).collect();
         writeln!(out, "tokens ({}): {}", ids.len(), ids.join(" "))?;
         if let Some(tokenizer) = &self.tokenizer {
-            writeln!(out, "text:\n{}", text::decode(tokenizer, tokens)?)?;
+            let (text, n_unknown) = text::decode(tokenizer, tokens)?;
+            writeln!(out, "text:\n{text}")?;
+            if n_unknown > 0 {
+                writeln!(
+                    out,
+                    "({n_unknown} token ids are left out of the text: the tokenizer does not know them)"
+                )?;
+            }
         }
         Ok(())
     }

@@ -307,13 +307,15 @@ fn show_rates(out: &mut impl Write, run: &Run, rates: &[Rates]) -> Result<()> {
         (corpus(&rates.key.corpus), foreign, &rates.key)
     });
     lines.extend(rates.into_iter().map(cells));
+    let mut widths = HEADER.map(str::len);
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
     for line in &lines {
         for (place, cell) in line.iter().enumerate() {
-            let width = lines
-                .iter()
-                .map(|line| line[place].chars().count())
-                .max()
-                .unwrap_or(0);
+            let width = widths[place];
             match place {
                 0 | 1 => write!(out, "{cell:<width$}  ")?,
                 7 => write!(out, "{cell:>width$}")?,

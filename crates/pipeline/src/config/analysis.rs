@@ -1,5 +1,5 @@
-//! `[memorization-by-time]` and `[trend]`: how verdicts are summed up. Stands in the metadata of `memorization`, so that it can be
-//! analysed alone.
+//! `[memorization-by-time]` and `[trend]`: how verdicts are summed up. It stands in the metadata of
+//! `memorization`, too, so that the table can be analysed alone.
 
 use super::Problems;
 use super::run_file::{TimeTable, TrendTable};
@@ -51,6 +51,90 @@ impl TimeBins {
     }
 }
 
+/// Bins of a run at the most.
+const MOST_BINS: u32 = 1 << 20;
+/// Steps are counted in 31 bits.
+const MOST_STEPS: u32 = i32::MAX.unsigned_abs();
+const MOST_PERMUTATIONS: u32 = 1_000_000;
+/// Exposure strata, the last one included.
+const MOST_STRATA: usize = 64;
+/// Margins that every table has.
+const OWN_MARGINS: [f64; 2] = [1.05, 1.10];
+
+impl Analysis {
+    /// What is wrong with it: keys as the run file names them, each with its problem. The same
+    /// limits hold for a run file and for the metadata of a table.
+    pub(crate) fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let mut within = |key, value: u32, lo: u32, hi: u32| {
+            if !(lo..=hi).contains(&value) {
+                problems.push((key, format!("{value} is not in {lo} … {hi}")));
+            }
+        };
+        match self.time {
+            TimeBins::Steps(steps) => within("memorization-by-time.steps", steps, 1, MOST_STEPS),
+            TimeBins::Bins(bins) => within("memorization-by-time.bins", bins, 1, MOST_BINS),
+        }
+        let permutations = self.permutations;
+        within("trend.permutations", permutations, 0, MOST_PERMUTATIONS);
+        problems.extend(exposure_problems(&self.exposures));
+        problems.extend(margin_problems(&self.margins));
+        problems
+    }
+}
+
+fn exposure_problems(exposures: &[u32]) -> Vec<(&'static str, String)> {
+    let mut problems = Vec::new();
+    let mut add = |problem: String| problems.push(("trend.exposures", problem));
+    if exposures.first() == Some(&0) || exposures.windows(2).any(|pair| pair[0] >= pair[1]) {
+        add("the numbers must ascend from 1 or above".to_owned());
+    }
+    if let Some(most) = exposures.iter().max().filter(|most| **most > MOST_STEPS) {
+        add(format!("{most} is not in 1 … {MOST_STEPS}"));
+    }
+    if exposures.len() >= MOST_STRATA {
+        let most = MOST_STRATA - 1;
+        add(format!(
+            "there are {} numbers, at most {most} are possible",
+            exposures.len()
+        ));
+    }
+    problems
+}
+
+fn margin_problems(margins: &[f64]) -> Vec<(&'static str, String)> {
+    let mut problems = Vec::new();
+    let mut add = |problem: String| problems.push(("trend.margins", problem));
+    // A margin that is no number is in no range.
+    let in_range = |margin: &f64| (1.01..=100.0).contains(margin);
+    for margin in margins.iter().filter(|margin| !in_range(margin)) {
+        add(format!("{margin} is not in 1.01 … 100"));
+    }
+    // A column is named by two decimal places.
+    let name = |margin: &f64| format!("{margin:.2}");
+    for (place, margin) in margins
+        .iter()
+        .enumerate()
+        .filter(|(_, margin)| in_range(margin))
+    {
+        let before = &margins[..place];
+        let own = OWN_MARGINS
+            .iter()
+            .filter(|own| own.total_cmp(margin).is_ne());
+        if let Some(other) = before
+            .iter()
+            .chain(own)
+            .find(|other| name(other) == name(margin))
+        {
+            add(format!(
+                "{other} and {margin} would both be the column `tost_p_{}`",
+                name(margin)
+            ));
+        }
+    }
+    problems
+}
+
 /// An analysis whose values fit together.
 pub(super) fn check_analysis(
     time: &TimeTable,
@@ -64,7 +148,7 @@ pub(super) fn check_analysis(
     } = *time;
     let TrendTable {
         exposures,
-        margins,
+        mut margins,
         permutations,
         seed,
     } = trend;
@@ -73,35 +157,67 @@ pub(super) fn check_analysis(
             problems.add("memorization-by-time", "give `steps` or `bins`, not both");
             TimeBins::Steps(1)
         }
-        (None, Some(bins)) => {
-            TimeBins::Bins(problems.within("memorization-by-time.bins", bins, 1, 1 << 20))
-        }
-        (steps, None) => {
-            let steps = steps.unwrap_or(1000);
-            let most = i32::MAX.unsigned_abs();
-            TimeBins::Steps(problems.within("memorization-by-time.steps", steps, 1, most))
-        }
+        (None, Some(bins)) => TimeBins::Bins(bins),
+        (steps, None) => TimeBins::Steps(steps.unwrap_or(1000)),
     };
-    let exposures = exposures.unwrap_or_else(|| vec![1, 5]);
-    if exposures.first() == Some(&0) || exposures.windows(2).any(|pair| pair[0] >= pair[1]) {
-        problems.add("trend.exposures", "the numbers must ascend from 1 or above");
-    }
-    let mut margins = margins;
     margins.sort_by(f64::total_cmp);
-    for margin in &margins {
-        problems.within("trend.margins", *margin, 1.01, 100.0);
-    }
-    Analysis {
+    let analysis = Analysis {
         time,
         interval,
-        exposures,
+        exposures: exposures.unwrap_or_else(|| vec![1, 5]),
         margins,
-        permutations: problems.within(
-            "trend.permutations",
-            permutations.unwrap_or(999),
-            0,
-            1_000_000,
-        ),
+        permutations: permutations.unwrap_or(999),
         seed: seed.unwrap_or(1),
+    };
+    for (key, problem) in analysis.problems() {
+        problems.add(key, problem);
+    }
+    analysis
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Change = fn(&mut Analysis);
+
+    #[test]
+    fn limits_are_the_same_for_run_files_and_tables() {
+        let fits = Analysis {
+            time: TimeBins::Bins(12),
+            interval: Interval::Wilson,
+            exposures: vec![1, 5],
+            margins: vec![1.05, 1.2, 1.25],
+            permutations: 999,
+            seed: 1,
+        };
+        assert!(fits.problems().is_empty());
+        let with = |change: fn(&mut Analysis)| {
+            let mut changed = fits.clone();
+            change(&mut changed);
+            changed.problems()
+        };
+        let cases: [(&str, Change); 11] = [
+            ("memorization-by-time.bins", |a| a.time = TimeBins::Bins(0)),
+            ("memorization-by-time.steps", |a| {
+                a.time = TimeBins::Steps(0);
+            }),
+            ("memorization-by-time.steps", |a| {
+                a.time = TimeBins::Steps(u32::MAX);
+            }),
+            ("trend.permutations", |a| a.permutations = 4_000_000_000),
+            ("trend.exposures", |a| a.exposures = vec![u32::MAX]),
+            ("trend.exposures", |a| a.exposures = vec![5, 5]),
+            ("trend.exposures", |a| a.exposures = (1..100).collect()),
+            ("trend.margins", |a| a.margins = vec![f64::NAN]),
+            ("trend.margins", |a| a.margins = vec![f64::INFINITY]),
+            ("trend.margins", |a| a.margins = vec![1.2, 1.2]),
+            ("trend.margins", |a| a.margins = vec![1.051]),
+        ];
+        for (key, change) in cases {
+            let found = with(change);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!(found[0].0, key);
+        }
     }
 }

@@ -41,6 +41,14 @@ pub(super) fn read(text: &str) -> Result<Recorded, String> {
     let Manifest { run_file, inputs } = serde_json::from_str(text).map_err(|error| {
         format!("it is no `run.json` that a run of this version wrote: {error}")
     })?;
+    let is_hash = |text: &str| text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit());
+    if let Some(input) = inputs.iter().find(|input| !is_hash(&input.sha256)) {
+        let path = input.path.display();
+        return Err(format!(
+            "`inputs`: `{}` is not the SHA-256 of `{path}`",
+            input.sha256
+        ));
+    }
     let text = toml::to_string(&run_file.keys)
         .map_err(|error| format!("its keys are no run file: {error}"))?;
     Ok(Recorded {

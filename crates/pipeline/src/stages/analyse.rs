@@ -1,8 +1,12 @@
 //! `analyse`: is a sequence met late more likely to be memorized? From `memorization` alone, without corpus or model.
 
+mod block;
 mod by_time;
 mod contrast;
+mod dataset;
 mod group;
+mod meaning;
+mod provenance;
 mod source;
 mod strata;
 mod surprisal;
@@ -13,16 +17,19 @@ use crate::failure;
 use crate::mark::Mark;
 use crate::progress;
 use crate::tables::{
-    BatchWriter, CORPUS_CONTRAST, Column, Footer, MEMORIZATION, MEMORIZATION_BY_TIME, Pending,
-    QUANTILES, SURPRISAL_TREND, Staged, TREND, Table, UNIFORMITY, stage,
+    BatchWriter, CORPUS_CONTRAST, Column, Footer, MEMORIZATION_BY_TIME, Pending, QUANTILES,
+    SURPRISAL_TREND, Staged, TREND, Table, UNIFORMITY, stage,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use arrow_array::ArrayRef;
-use group::{Group, Key, SEEN};
+pub(crate) use dataset::is_dataset;
+use group::{Group, IN_ORDER, Key, SEEN};
+use meaning::Facts;
 use pipeline::statistics::{StepCount, q_values};
+pub(crate) use provenance::CorpusFacts;
+use provenance::Provenance;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use source::{Block, Source};
+use source::{CURE, Source};
 use std::collections::BTreeMap;
 use std::path::Path;
 use strata::{QuantileRow, TrendRow, UniformityRow};
@@ -36,24 +43,6 @@ pub(crate) const ANALYSED: [&Table; 6] = [
     &UNIFORMITY,
     &QUANTILES,
 ];
-
-/// What `memorization` must say of itself for an analysis to repeat.
-struct Provenance {
-    suite: String,
-    k: u16,
-    l: u16,
-    offset: u16,
-    corpora: BTreeMap<String, CorpusFacts>,
-    analysis: Analysis,
-    footer: Footer,
-}
-
-/// What the tables say of a corpus beside its name.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub(crate) struct CorpusFacts {
-    pub(crate) steps: u32,
-    pub(crate) seed: u32,
-}
 
 /// What the stage found.
 pub(crate) struct Analysed {
@@ -69,8 +58,8 @@ pub(crate) struct Rates {
     pub(crate) key: Key,
     /// Memorized and all.
     pub(crate) all: (u64, u64),
-    /// The same among the seen ones of the first half of the steps trained so far; nothing where the model was trained on
-    /// another corpus.
+    /// The same among the seen ones of the first half of the steps trained so far; nothing where
+    /// the model was trained on another corpus.
     pub(crate) early: Option<(u64, u64)>,
     /// The same for the second half.
     pub(crate) late: Option<(u64, u64)>,
@@ -109,12 +98,9 @@ fn analysed(
     pending: &mut Pending,
 ) -> Result<Analysed> {
     let source = Source::find(source)?;
-    let mut provenance = Provenance::of(&source)?;
-    if let Some(analysis) = analysis {
-        provenance.analyse_by(analysis);
-    }
+    let provenance = Provenance::of(&source, analysis)?;
     let analysis = &provenance.analysis;
-    let groups = groups(&source, analysis)?;
+    let groups = groups(&source, &provenance)?;
     let mut by_time = Vec::new();
     for group in &groups {
         let facts = provenance.facts(&group.key.corpus)?;
@@ -159,8 +145,8 @@ fn analysed(
     })
 }
 
-/// Fills in the q values. The family is fixed: every model at its last checkpoint, among what it had seen; all else is
-/// exploratory and has none.
+/// Fills in the q values. The family is fixed: every model at its last checkpoint, among what it
+/// had seen; all else is exploratory and has none.
 fn find_families(rows: &mut [TrendRow]) {
     let mut last: BTreeMap<(String, String), u32> = BTreeMap::new();
     let asked = |key: &Key| (key.model.clone(), key.corpus.clone());
@@ -180,48 +166,6 @@ fn find_families(rows: &mut [TrendRow]) {
     let ps: Vec<f64> = family.iter().filter_map(|row| row.p()).collect();
     for (row, q) in family.into_iter().zip(q_values(&ps)) {
         row.q = Some(q);
-    }
-}
-
-impl Provenance {
-    fn of(source: &Source) -> Result<Self> {
-        let entries = source.metadata()?;
-        let entry = |key: &str| {
-            entries.get(key).with_context(|| {
-                format!(
-                    "`{}` does not say its `{key}` in its metadata",
-                    source.path.display()
-                )
-            })
-        };
-        let kept = ["suite", "k", "l", "offset", "corpora", "analysis"];
-        let mut footer = kept
-            .map(|key| Ok((key.to_owned(), entry(key)?.clone())))
-            .into_iter()
-            .collect::<Result<BTreeMap<_, _>>>()?;
-        // Where models were asked.
-        let weights = entries.get("weights");
-        footer.extend(weights.map(|weights| ("weights".to_owned(), weights.clone())));
-        Ok(Self {
-            suite: entry("suite")?.clone(),
-            k: entry("k")?.parse()?,
-            l: entry("l")?.parse()?,
-            offset: entry("offset")?.parse()?,
-            corpora: serde_json::from_str(entry("corpora")?)?,
-            analysis: serde_json::from_str(entry("analysis")?)?,
-            footer: Footer(footer),
-        })
-    }
-
-    fn analyse_by(&mut self, analysis: &Analysis) {
-        self.analysis = analysis.clone();
-        let text = serde_json::to_string(analysis).unwrap_or_default();
-        self.footer.0.insert("analysis".to_owned(), text);
-    }
-
-    fn facts(&self, corpus: &str) -> Result<CorpusFacts> {
-        let facts = self.corpora.get(corpus).copied();
-        facts.with_context(|| format!("the table's metadata does not know its corpus `{corpus}`"))
     }
 }
 
@@ -257,42 +201,56 @@ fn write(
     })
 }
 
-/// Reads the table once: what is kept of it are counts by step, the places of the memorized, and surprisals.
-fn groups(source: &Source, analysis: &Analysis) -> Result<Vec<Group>> {
+/// Reads the table once: what is kept of it are counts by step, the places of the memorized, and
+/// surprisals.
+fn groups(source: &Source, provenance: &Provenance) -> Result<Vec<Group>> {
     let mut groups: Vec<Group> = Vec::new();
-    let take = |block: &Block| -> Result<()> {
-        match groups.last_mut() {
-            Some(group) if group.key == block.key => return group.add(block),
-            Some(group) => {
-                if group.key > block.key {
-                    bail!(
-                        "the rows of `{}` at checkpoint {} stand behind those of `{}` at {}",
-                        block.key.model,
-                        block.key.checkpoint,
-                        group.key.model,
-                        group.key.checkpoint
-                    );
-                }
-                group.finish();
-            }
-            None => {}
-        }
-        let mut group = Group::new(block, &analysis.exposures);
-        group.add(block)?;
-        groups.push(group);
-        Ok(())
+    // Whether a model was trained on a corpus.
+    let mut own: BTreeMap<(String, String), bool> = BTreeMap::new();
+    let facts = Facts {
+        l: provenance.l,
+        corpora: &provenance.corpora,
     };
-    source.read(take).map_err(|error| {
-        failure::failed(
-            format_args!("the table `{}`: {error:#}", source.path.display()),
-            format_args!(
-                "rows ascend by {}, each once: sort the table and drop duplicates, or write it anew with `pipeline run FILE --only join`",
-                MEMORIZATION.sorted_by.join(", ")
-            ),
-        )
-    })?;
+    source
+        .read(&facts, |block| {
+            match groups.last_mut() {
+                Some(group) if group.key == block.key => return group.add(block),
+                Some(group) => {
+                    if group.key > block.key {
+                        let problem = format!(
+                            "`{}` at checkpoint {} stands behind `{}` at {}",
+                            block.key.model,
+                            block.key.checkpoint,
+                            group.key.model,
+                            group.key.checkpoint
+                        );
+                        return Err(block.wrong(0, problem, IN_ORDER));
+                    }
+                    group.finish();
+                }
+                None => {}
+            }
+            let mut group = Group::new(block, &provenance.analysis.exposures);
+            let asked = (group.key.model.clone(), group.key.corpus.clone());
+            if *own.entry(asked).or_insert(group.own) != group.own {
+                let problem =
+                    "`seen` is null at some checkpoints of the model and corpus, and not at others";
+                return Err(block.wrong(0, problem, CURE));
+            }
+            group.add(block)?;
+            groups.push(group);
+            Ok(())
+        })
+        .map_err(|error| {
+            let cure = failure::hint(&error).unwrap_or_else(|| CURE.to_owned());
+            let path = source.path.display();
+            failure::failed(format_args!("the table `{path}`: {error:#}"), cure)
+        })?;
     if groups.is_empty() {
-        bail!("the table `{}` has no rows", source.path.display());
+        return Err(failure::failed(
+            format_args!("the table `{}` has no rows", source.path.display()),
+            CURE,
+        ));
     }
     if let Some(group) = groups.last_mut() {
         group.finish();

@@ -3,7 +3,7 @@
 mod foreign;
 mod positions;
 
-pub(crate) use foreign::check as check_verdicts;
+pub(crate) use foreign::{ForeignVerdicts, check_coverage};
 
 use super::cuts::Cuts;
 use super::sets::{ProbeSet, probe_sets};
@@ -274,7 +274,9 @@ fn not_planned(set: &ProbeSet<'_>, index: u32) -> anyhow::Error {
 impl<'a> Verdicts<'a> {
     fn open(run: &'a Run, inputs: &'a Inputs, set: &ProbeSet<'a>, cuts: &'a Cuts) -> Result<Self> {
         if let Some(path) = &set.model.verdicts {
-            return Ok(Self::Foreign(foreign::read(path, set, run.probe.l)?));
+            let foreign = inputs.foreign.get(&set.model.name);
+            let foreign = foreign.with_context(|| format!("`{}` was not read", path.display()))?;
+            return Ok(Self::Foreign(foreign.of(set)?));
         }
         let units = Arc::new(Units::cut(run, inputs, cuts, *set)?);
         for unit in units.iter() {

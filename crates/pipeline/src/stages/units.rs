@@ -7,7 +7,7 @@ use crate::corpora::OrderSource;
 use crate::failure;
 use crate::fingerprint;
 use crate::inputs::{Content, Inputs, contents};
-use crate::tables::{VERDICTS, read_metadata, read_own};
+use crate::tables::{VERDICTS, read_metadata, read_own, verify};
 use anyhow::Result;
 use polars::prelude::DataFrame;
 use serde::Serialize;
@@ -248,6 +248,8 @@ impl Unit<'_> {
         let (metadata, n_rows) = read_metadata(&self.path).map_err(|error| self.damaged(&error))?;
         let same = metadata.get("fingerprint") == Some(&self.fingerprint);
         if !same || n_rows != self.n() {
+            // What it says may be what has changed.
+            verify(&self.path).map_err(|error| self.damaged(&error))?;
             return Err(failure::failed(
                 format_args!(
                     "the part `{}` was made by another run: other inputs, settings or probes",

@@ -305,34 +305,6 @@ pub(crate) fn read_own(path: &Path, table: &Table) -> Result<DataFrame> {
     failure::caught(read).with_context(|| format!("reading the table `{}`", path.display()))
 }
 
-/// Reads a whole parquet file of whatever columns.
-///
-/// # Errors
-///
-/// When the file is missing or damaged.
-pub(crate) fn read_any(path: &Path) -> Result<DataFrame> {
-    let read = || -> Result<DataFrame> { Ok(ParquetReader::new(files::open(path)?).finish()?) };
-    // polars panics at some damages, and files of other programs have no checksum.
-    failure::caught(read).with_context(|| format!("reading `{}`", path.display()))
-}
-
-/// The names of a file's columns.
-///
-/// # Errors
-///
-/// When the file is missing or not a whole parquet file.
-pub(crate) fn column_names(path: &Path) -> Result<Vec<String>> {
-    let read = || -> Result<_> {
-        let reader = SerializedFileReader::new(files::open(path)?)?;
-        let columns = reader.metadata().file_metadata().schema_descr().columns();
-        Ok(columns
-            .iter()
-            .map(|column| column.name().to_owned())
-            .collect())
-    };
-    failure::caught(read).with_context(|| format!("reading the metadata of `{}`", path.display()))
-}
-
 /// Refuses a frame that does not hold exactly the columns of `table`, in order and type.
 fn check_columns(table: &Table, frame: &DataFrame) -> Result<()> {
     let found: Vec<(&str, DataType)> = frame

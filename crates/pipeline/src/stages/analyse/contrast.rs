@@ -1,6 +1,6 @@
 //! The rows of `corpus_contrast`: the same probes under the model of their corpus and under another's.
 
-use super::group::{Contrasted, Group, Key, exposure_names};
+use super::group::{Contrasted, Group, Key, by_probes, exposure_names, probes};
 use crate::config::Analysis;
 use pipeline::statistics::{PairedRatio, paired_ratio};
 
@@ -25,13 +25,10 @@ pub(super) struct Pairs {
 /// The rows of every pair of a model that was trained on the corpus and one that was not, at the same checkpoint.
 pub(super) fn contrasts(groups: &[Group], analysis: &Analysis) -> Vec<ContrastRow> {
     let mut rows = Vec::new();
+    let alike = by_probes(groups);
     for group in groups.iter().filter(|group| group.own) {
-        let others = groups.iter().filter(|other| {
-            !other.own
-                && other.key.corpus == group.key.corpus
-                && other.key.checkpoint == group.key.checkpoint
-        });
-        for other in others {
+        let others = alike.get(&probes(group)).into_iter().flatten();
+        for other in others.filter(|other| !other.own) {
             let n_strata = analysis.exposures.len() + 1;
             let counts = pairs(&group.contrast, &other.contrast, n_strata);
             let names =
@@ -46,19 +43,14 @@ pub(super) fn contrasts(groups: &[Group], analysis: &Analysis) -> Vec<ContrastRo
             }
         }
     }
-    rows.sort_by(|a, b| {
-        let order = |row: &ContrastRow| {
-            let key = &row.key;
-            (
-                key.model.clone(),
-                row.other.clone(),
-                key.corpus.clone(),
-                key.checkpoint,
-            )
-        };
-        order(a).cmp(&order(b))
-    });
+    rows.sort_by(|a, b| order(a).cmp(&order(b)));
     rows
+}
+
+/// How the table is sorted.
+fn order(row: &ContrastRow) -> (&str, &str, &str, u32) {
+    let key = &row.key;
+    (&key.model, &row.other, &key.corpus, key.checkpoint)
 }
 
 /// Counts of all probes that both were asked, and of each exposure stratum.

@@ -1,14 +1,18 @@
 //! One model at one checkpoint, asked of one corpus: its probes, counted as they are read.
 
-use super::source::Block;
-use anyhow::{Result, bail};
+use super::block::Block;
+use anyhow::Result;
 use arrow_array::{Array, PrimitiveArray};
 use pipeline::statistics::StepCount;
+use std::collections::BTreeMap;
 
 /// The strata that every group has.
 pub(super) const ALL: &str = "all";
 pub(super) const SEEN: &str = "seen";
 pub(super) const UNSEEN: &str = "unseen";
+
+/// How rows must lie.
+pub(super) const IN_ORDER: &str = "rows ascend by model, corpus, checkpoint and training index, each once: sort the table and drop duplicates, or write it anew with `pipeline run FILE --only join`";
 
 /// What a group is of, in the order of the table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +22,8 @@ pub(crate) struct Key {
     pub(crate) checkpoint: u32,
 }
 
-/// What is kept of the probes of one model at one checkpoint: counts by step, and the places of the memorized.
+/// What is kept of the probes of one model at one checkpoint: counts by step, and the places of the
+/// memorized.
 pub(super) struct Group {
     pub(super) key: Key,
     /// Whether the model was trained on the corpus.
@@ -29,8 +34,8 @@ pub(super) struct Group {
     pub(super) contrast: Contrasted,
     /// Most exposures of each exposure stratum but the last.
     bounds: Vec<u32>,
-    /// Training index of the last row.
-    last_index: Option<u32>,
+    /// Training index and step of the last row.
+    last: Option<(u32, u32)>,
 }
 
 /// Some of a group's probes.
@@ -74,6 +79,20 @@ pub(super) struct Contrasted {
     pub(super) exposures: Vec<u8>,
 }
 
+/// What the probes of a group are of: corpus and checkpoint.
+pub(super) fn probes(group: &Group) -> (&str, u32) {
+    (&group.key.corpus, group.key.checkpoint)
+}
+
+/// The groups of the same probes, one a model, in the order of the table.
+pub(super) fn by_probes(groups: &[Group]) -> BTreeMap<(&str, u32), Vec<&Group>> {
+    let mut alike: BTreeMap<(&str, u32), Vec<&Group>> = BTreeMap::new();
+    for group in groups {
+        alike.entry(probes(group)).or_default().push(group);
+    }
+    alike
+}
+
 /// Names of the exposure strata with these bounds, such as `1`, `2-5` and `>5`.
 pub(super) fn exposure_names(bounds: &[u32]) -> Vec<String> {
     let mut names = Vec::new();
@@ -84,7 +103,7 @@ pub(super) fn exposure_names(bounds: &[u32]) -> Vec<String> {
         } else {
             format!("{lo}-{hi}")
         });
-        lo = hi + 1;
+        lo = hi.saturating_add(1);
     }
     names.push(format!(">{}", bounds.last().copied().unwrap_or(0)));
     names
@@ -94,7 +113,7 @@ impl Group {
     pub(super) fn new(block: &Block, bounds: &[u32]) -> Self {
         let names = [ALL, SEEN, UNSEEN].map(str::to_owned).into_iter();
         let names = names.chain(exposure_names(bounds));
-        let own = block.seen.null_count() < block.seen.len();
+        let own = !block.seen.is_empty() && block.seen.is_valid(0);
         let mut cells = Vec::new();
         for seen in [None, Some(true), Some(false)] {
             for exposures in std::iter::once(None).chain((0..=bounds.len()).map(Some)) {
@@ -113,7 +132,7 @@ impl Group {
             surprisals: Surprisals::default(),
             contrast: Contrasted::default(),
             bounds: bounds.to_vec(),
-            last_index: None,
+            last: None,
         }
     }
 
@@ -121,7 +140,7 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// When training indices do not ascend, or steps fall.
+    /// When training indices do not ascend, steps fall, or `seen` is null in some rows only.
     pub(super) fn add(&mut self, block: &Block) -> Result<()> {
         let (indices, steps) = (block.training_index.values(), block.step.values());
         let exposed = block
@@ -131,16 +150,27 @@ impl Group {
         let [before, after, same] = block.exposures.each_ref().map(PrimitiveArray::values);
         let (n_exposures, n_cells) = (self.bounds.len() + 2, self.cells.len());
         for row in 0..indices.len() {
-            let index = indices[row];
-            if self.last_index >= Some(index) {
-                bail!(
-                    "the training index {index} of `{}` at checkpoint {} stands behind {}: rows must ascend, each once",
-                    self.key.model,
-                    self.key.checkpoint,
-                    self.last_index.unwrap_or(0)
-                );
+            let (index, step) = (indices[row], steps[row]);
+            if let Some((last, last_step)) = self.last
+                && (last >= index || last_step > step)
+            {
+                let problem = if last >= index {
+                    format!("the training index {index} stands behind {last}")
+                } else {
+                    format!(
+                        "the step {step} of the training index {index} stands behind step {last_step}"
+                    )
+                };
+                return Err(block.wrong(row, problem, IN_ORDER));
             }
-            self.last_index = Some(index);
+            self.last = Some((index, step));
+            if block.seen.is_valid(row) != self.own {
+                return Err(block.wrong(
+                    row,
+                    "`seen` is null in some rows of the model and corpus, and not in others",
+                    super::source::CURE,
+                ));
+            }
             let seen = block.seen.is_valid(row).then(|| block.seen.value(row));
             let exposures = exposed.then(|| {
                 let met = u64::from(before[row]) + u64::from(after[row]) + u64::from(same[row]) + 1;

@@ -1,6 +1,6 @@
 //! The rows of `surprisal_trend`: the continuous outcome against time, raw and beside other models'.
 
-use super::group::{ALL, Group, Key, SEEN, Surprisals, UNSEEN};
+use super::group::{ALL, Group, Key, SEEN, Surprisals, UNSEEN, by_probes, probes};
 use crate::config::Analysis;
 use pipeline::statistics::{LinearTrend, RankTrend, linear_trend, rank_trend};
 
@@ -18,6 +18,7 @@ pub(super) struct SurprisalRow {
 /// same probes at the same checkpoint.
 pub(super) fn surprisal_trends(groups: &[Group], analysis: &Analysis) -> Vec<SurprisalRow> {
     let mut rows = Vec::new();
+    let alike = by_probes(groups);
     for group in groups {
         let raw = &group.surprisals;
         rows.extend(strata(
@@ -28,13 +29,9 @@ pub(super) fn surprisal_trends(groups: &[Group], analysis: &Analysis) -> Vec<Sur
             raw.n_seen,
             analysis,
         ));
-        let references = groups.iter().filter(|other| {
-            group.own
-                && other.key.model != group.key.model
-                && other.key.corpus == group.key.corpus
-                && other.key.checkpoint == group.key.checkpoint
-        });
-        for reference in references {
+        let references = alike.get(&probes(group)).into_iter().flatten();
+        let references = references.filter(|other| other.key.model != group.key.model);
+        for reference in references.filter(|_| group.own) {
             let (indices, values, n_seen) = difference(raw, &reference.surprisals);
             let name = Some(reference.key.model.as_str());
             rows.extend(strata(group, name, &indices, &values, n_seen, analysis));
