@@ -128,7 +128,7 @@ impl RunFile {
         } = self;
         let layout = match *layout {
             "" => String::new(),
-            layout => format!("layout = \"{layout}\""),
+            layout => format!("layout = \"{layout}\"\n"),
         };
         format!(
             r#"
@@ -137,7 +137,6 @@ out = "out"
 device = "{device}"
 precision = "{precision}"
 {layout}
-
 [probe]
 k = {k}
 l = {l}

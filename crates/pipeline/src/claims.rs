@@ -289,6 +289,11 @@ pub(crate) fn failures(out: &Path, checkpoint: &Path) -> Vec<(String, String)> {
 /// Removes what workers have left that are gone: claims, files half written, records. Nobody else's are touched.
 pub(crate) fn remove_leftovers(out: &Path) {
     let folder = out.join(FOLDER);
+    if others(out).is_empty()
+        && let Ok(registered) = modified(&record_path(&folder, &process::ID))
+    {
+        remove_nameless_claims(&folder.join("claims"), registered);
+    }
     let gone: Vec<Record> = workers(out)
         .into_iter()
         .filter(|(record, life)| record.id != *process::ID && *life == Life::Gone)
@@ -324,6 +329,26 @@ pub(crate) fn remove_leftovers(out: &Path) {
     for record in gone {
         let _ = fs::remove_file(record_path(&folder, &record.id));
     }
+}
+
+/// Removes claims whose worker was killed before it had written its name, where nobody else is at work.
+fn remove_nameless_claims(folder: &Path, registered: SystemTime) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_nameless_claims(&path, registered);
+            continue;
+        }
+        let nameless = entry.metadata().is_ok_and(|metadata| metadata.len() == 0);
+        // One that has just begun creates its claims after this process made itself known.
+        if nameless && modified(&path).is_ok_and(|written| written < registered) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+fn modified(path: &Path) -> std::io::Result<SystemTime> {
+    fs::metadata(path)?.modified()
 }
 
 fn remove_claims_of(folder: &Path, gone: &[Record]) {

@@ -346,7 +346,7 @@ fn only_regular_files_are_opened() {
     assert_eq!(read_text(&long, 5).unwrap(), "12345");
     let error = read_text(&long, 4).unwrap_err();
     assert!(
-        error.to_string().contains("has more than 4 bytes"),
+        format!("{error:#}").contains("larger than 4 bytes"),
         "{error}"
     );
 }
