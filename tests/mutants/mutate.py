@@ -50,7 +50,7 @@ def play(kind, base, tally):
         tally["commands"] += 1
         tally[{0: "accepted", 1: "refused", 2: "refused"}.get(ended.code, "broken ends")] += 1
         codes[arguments[0]] = None if ended.hangs else ended.code == 0
-        if arguments[0] == "check" and "hf download" in ended.stdout:
+        if arguments[0] == "check" and "yet to fetch" in ended.stdout:
             # What is yet to be fetched is no fault of the run file, and `check` says how to fetch it.
             codes["check"] = None
         for fault in (*ended.faults(kind.names), *kind.judge(ended)):

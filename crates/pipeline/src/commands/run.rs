@@ -15,14 +15,12 @@ use crate::manifest::{self, Manifest};
 use crate::output::{self, Output};
 use crate::progress;
 use crate::stages::{self, ANALYSED, Analysed, How, Rates};
-use crate::tables::{
-    EXPOSURES_BY_STEP, MEMORIZATION, POSITIONS, Pending, VERDICTS, memorization_folder,
-};
+use crate::tables::{EXPOSURES_BY_STEP, MEMORIZATION, POSITIONS, Pending, VERDICTS};
 use crate::terminal;
 use anyhow::Result;
 use indicatif::HumanCount;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// Runs the run file at `file`.
@@ -227,39 +225,26 @@ fn run_stages(
         }
         manifest.seconds("probe", started.elapsed().as_secs_f64());
     }
+    // Of an earlier command, where this one does not join.
+    let mut table = run.out.clone();
     if wanted(Stage::Join) {
         at(Stage::Join);
         let started = Instant::now();
         let joined = stages::join(run, inputs, pending)?;
         manifest.rows(MEMORIZATION.name, joined.n_memorization);
+        table = joined.table;
         manifest.seconds("join", started.elapsed().as_secs_f64());
     }
     if !wanted(Stage::Analyse) {
         return Ok(None);
     }
     let started = Instant::now();
-    let analysed = stages::analyse(
-        &memorization(run, pending),
-        &run.out,
-        Some(&run.analysis),
-        pending,
-    )?;
+    let analysed = stages::analyse(&table, &run.out, Some(&run.analysis), pending)?;
     for (table, n_rows) in ANALYSED.into_iter().zip(analysed.n_rows) {
         manifest.rows(table.name, n_rows);
     }
     manifest.seconds("analyse", started.elapsed().as_secs_f64());
     Ok(Some(analysed))
-}
-
-/// Where the table `memorization` is: it may be waiting for its place.
-fn memorization(run: &Run, pending: &Pending) -> PathBuf {
-    let file = run.out.join(MEMORIZATION.path);
-    let folder = memorization_folder(&run.out);
-    let waiting = [file, folder].into_iter().find_map(|place| {
-        let path = pending.path_of(&place);
-        (path != place).then_some(path)
-    });
-    waiting.unwrap_or_else(|| run.out.clone())
 }
 
 /// Writes what was found and the paths of the tables to stdout.

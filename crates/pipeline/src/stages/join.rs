@@ -40,6 +40,8 @@ const DATASET_DIGEST: &str = "dataset_digest";
 /// What the stage wrote.
 pub(crate) struct Joined {
     pub(crate) n_memorization: u64,
+    /// Where the table is: in its place, or waiting for it.
+    pub(crate) table: PathBuf,
 }
 
 /// The verdicts of a set, by training index.
@@ -110,9 +112,12 @@ pub(crate) fn join(run: &Run, inputs: &Inputs, pending: &mut Pending) -> Result<
     }
     // What was read is what was fingerprinted.
     inputs.check_unchanged()?;
-    sink.finish(run, pending)?;
+    let table = sink.finish(run, pending)?;
     progress.end();
-    Ok(Joined { n_memorization })
+    Ok(Joined {
+        n_memorization,
+        table,
+    })
 }
 
 /// Joins one set and gives its number of rows.
@@ -413,8 +418,8 @@ impl Sink {
         })))
     }
 
-    /// Lets the table wait for its place; that of the other layout goes when it has taken it.
-    fn finish(self, run: &Run, pending: &mut Pending) -> Result<()> {
+    /// Lets the table take its place, or wait where that of the other layout goes with it; where it is then.
+    fn finish(self, run: &Run, pending: &mut Pending) -> Result<PathBuf> {
         let mark = Mark::Table(MEMORIZATION.name);
         let (file, folder) = (
             run.out.join(MEMORIZATION.path),
@@ -422,15 +427,22 @@ impl Sink {
         );
         match self {
             Self::File(writer) => {
-                for part in parts(&folder) {
+                let staged = writer.finish()?;
+                let others = parts(&folder);
+                if others.is_empty() {
+                    pending.add(staged)?;
+                } else {
+                    pending.add_waiting(staged);
+                }
+                for part in others {
                     pending.replace(folder.join(part), mark, folder.clone());
                 }
-                pending.add(writer.finish()?)
+                Ok(pending.path_of(&file))
             }
             Self::Dataset(dataset) => {
                 pending.replace(file.clone(), mark, file);
                 pending.add_dataset(dataset.staged);
-                Ok(())
+                Ok(pending.path_of(&folder))
             }
         }
     }

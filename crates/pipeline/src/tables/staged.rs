@@ -362,6 +362,11 @@ impl Pending {
         Ok(())
     }
 
+    /// Takes in a file that waits, though nothing lies at its place: other files go when it takes it.
+    pub(crate) fn add_waiting(&mut self, file: Staged) {
+        self.files.push(file);
+    }
+
     /// Takes in a dataset that is whole.
     pub(crate) fn add_dataset(&mut self, dataset: StagedDataset) {
         self.dataset = Some(dataset);
