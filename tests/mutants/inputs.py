@@ -74,10 +74,11 @@ def write_corpus(folder, shards=0):
 
 
 class Kind:
-    """A reader. `compares`: what `check` says, `run` must do."""
+    """A reader. `compares`: what `check` says, `run` must do. `reads_more`: `check` reads what `run` does not."""
 
     commands = (("check", "run.toml"), ("run", "run.toml"))
     compares = True
+    reads_more = False
     names = ("c.", "c-")
 
     def __init__(self, program, checkout, folder, random):
@@ -101,6 +102,8 @@ class Kind:
 
 class Corpus(Kind):
     """`.idx`, `.bin` and shards."""
+
+    reads_more = True
 
     def prepare(self):
         write_corpus(self.folder)
@@ -126,6 +129,7 @@ class Corpus(Kind):
 class Maps(Kind):
     """GPT-NeoX's `.npy` maps."""
 
+    reads_more = True
     names = ("m_", "c.")
 
     def prepare(self):
