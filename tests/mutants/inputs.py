@@ -74,11 +74,13 @@ def write_corpus(folder, shards=0):
 
 
 class Kind:
-    """A reader. `compares`: what `check` says, `run` must do. `reads_more`: `check` reads what `run` does not."""
+    """A reader. `compares`: what `check` says, `run` must do. `reads_more`: `check` reads what `run` does not.
+    `anew`: each command meets the changed file as it was."""
 
     commands = (("check", "run.toml"), ("run", "run.toml"))
     compares = True
     reads_more = False
+    anew = False
     names = ("c.", "c-")
 
     def __init__(self, program, checkout, folder, random):

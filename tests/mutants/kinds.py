@@ -17,8 +17,10 @@ from inputs import Corpus, Hub, Kind, Lists, Maps, Pickle, Verdicts, Weights, re
 class Own(Kind):
     """The tables of a finished run: a change is refused, or changes no number."""
 
-    names = (".parquet",)
+    # A fault that only a whole dataset shows names its folder.
+    names = (".parquet", "the table in `out/")
     compares = False
+    anew = True
 
     def prepare(self):
         write_corpus(self.folder)

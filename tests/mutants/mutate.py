@@ -42,7 +42,7 @@ def play(kind, base, tally):
     before = state(kind.folder, {"out"})
     codes = {}
     for arguments in kind.commands:
-        if not kind.compares and codes and kind.names == (".parquet",):
+        if kind.anew and codes:
             # Each command meets the changed table anew.
             shutil.rmtree(kind.folder)
             shutil.copytree(changed, kind.folder, symlinks=True)

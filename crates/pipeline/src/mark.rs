@@ -3,7 +3,7 @@
 use crate::failure;
 use crate::files;
 use crate::tables::is_ours;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs;
 use std::io::{self, Read};
@@ -57,7 +57,7 @@ impl Mark {
         }
         Ok(Some(match self {
             Self::Table(name) => is_ours(path, name)?,
-            Self::Record => read_record(path).is_some(),
+            Self::Record => record_in(&files::read(path, files::TEXT)?).is_some(),
             Self::Log => begins_with(path, LOG)?,
             Self::Script => is_whole_script(&files::read(path, files::TEXT)?),
             Self::Hidden => true,
@@ -71,12 +71,8 @@ impl Mark {
     ///
     /// When one does, or it cannot be read.
     pub(crate) fn check(self, path: &Path) -> Result<()> {
-        let found = self.is_on(path).map_err(|error| {
-            failure::failed(
-                format_args!("`{}` cannot be replaced: {error}", path.display()),
-                "move it away, or name another place",
-            )
-        })?;
+        let found = self.is_on(path);
+        let found = found.with_context(|| format!("looking whose `{}` is", path.display()))?;
         if found != Some(false) {
             return Ok(());
         }
@@ -100,8 +96,11 @@ impl Mark {
 
 /// The content of a `run.json` that this program wrote.
 pub(crate) fn read_record(path: &Path) -> Option<Value> {
-    let text = files::read(path, files::TEXT).ok()?;
-    let record: Value = serde_json::from_slice(&text).ok()?;
+    record_in(&files::read(path, files::TEXT).ok()?)
+}
+
+fn record_in(text: &[u8]) -> Option<Value> {
+    let record: Value = serde_json::from_slice(text).ok()?;
     let has = |key: &str, inside: &str| {
         record
             .get(key)
