@@ -77,7 +77,10 @@ pub(crate) fn to_folder(out: &Path) -> Result<()> {
     let open = || {
         fs::create_dir_all(&folder)?;
         let mut file = File::options().create_new(true).append(true).open(&path)?;
-        writeln!(file, "{LOG}{}", env!("CARGO_PKG_VERSION"))?;
+        let first = format!("{LOG}{}\n", env!("CARGO_PKG_VERSION"));
+        // Without its first line it is nobody's, and in the way.
+        file.write_all(first.as_bytes())
+            .inspect_err(|_| drop(fs::remove_file(&path)))?;
         std::io::Result::Ok(file)
     };
     let file = open().with_context(|| format!("writing `{}`", path.display()))?;

@@ -221,7 +221,10 @@ fn is_of_a_run(path: &Path, name: &OsStr) -> bool {
             name == "logs" || name.starts_with(PARTIAL) || script() || is_edited_script(path)
         }),
         log::FOLDER => all(path, &|path, _| {
-            Mark::Log.is_on(path).is_ok_and(|mark| mark == Some(true))
+            // A process that has just begun has not written its first line.
+            let empty =
+                || fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0);
+            Mark::Log.is_on(path).is_ok_and(|mark| mark == Some(true)) || empty()
         }),
         _ if name.starts_with(PARTIAL) => true,
         _ if DATASETS.contains(&name) => holds_parts(path, name),
