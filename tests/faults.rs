@@ -149,9 +149,13 @@ fn attempt(scenario: &Scenario, n_most: usize) -> Option<(usize, usize, Vec<Stri
     let reference = bench.results();
     let mut broken = Vec::new();
     let n = whole.n_calls.min(n_most);
-    for i in 0..n {
-        let at = 1 + i * (whole.n_calls - 1) / (n - 1).max(1);
-        let all = i % 2 == 0;
+    let at = |i: usize| 1 + i * (whole.n_calls - 1) / (n - 1).max(1);
+    let alternating = (0..n).map(|i| (at(i), i % 2 == 0));
+    // Where every call is tried, each is tried in both ways.
+    let others = (0..n)
+        .filter(|_| n == whole.n_calls)
+        .map(|i| (at(i), i % 2 != 0));
+    for (at, all) in alternating.chain(others) {
         bench.restore();
         let (ended, hit) = bench.fault(scenario.call, at, all);
         let mut why = Vec::from_iter(faults(scenario, &bench, &ended, &hit));
@@ -218,10 +222,16 @@ fn faults(scenario: &Scenario, bench: &Bench, ended: &Ended, hit: &Hit) -> Optio
 /// Files that are neither as they were nor whole.
 fn damage(before: &Tree, now: &Tree, reference: &Tree, ended: &Ended) -> Vec<String> {
     let mut why = Vec::new();
+    // A disk on which no file can be renamed any more keeps what it has, old or new.
+    let is_stuck = ended.stderr.contains("cannot be put back");
     for (path, node) in now {
         let right = match before.get(path) {
             // A command that failed leaves what was finished.
-            Some(old) if !ended.is_success() => Some(old),
+            Some(old)
+                if !ended.is_success() && !(is_stuck && reference.get(path) == Some(node)) =>
+            {
+                Some(old)
+            }
             _ => reference.get(path),
         };
         if right != Some(node) {

@@ -133,8 +133,10 @@ impl Worker {
                     tracing::warn!("writing `{}`: {error}", path.display());
                 }
             }
-            // Whoever finds none takes its owner for dead, which it then is.
-            let _ = fs::remove_file(&path);
+            // Whoever finds none takes its owner for dead, which it then is; with one, removes what it left.
+            if !process::leaves_files() {
+                let _ = fs::remove_file(&path);
+            }
         };
         let thread = std::thread::Builder::new()
             .name("beat".to_owned())

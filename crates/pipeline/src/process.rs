@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A name that no other process has, on this machine or another.
@@ -10,6 +11,17 @@ pub(crate) static ID: LazyLock<String> = LazyLock::new(|| {
     let now = now.unwrap_or_default().as_nanos();
     format!("{}-{}-{now:x}", host(), std::process::id())
 });
+
+static LEAVES: AtomicBool = AtomicBool::new(false);
+
+/// Says that hidden files of this process stay in the output folder, which it could not remove.
+pub(crate) fn leave_files() {
+    LEAVES.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn leaves_files() -> bool {
+    LEAVES.load(Ordering::Relaxed)
+}
 
 /// The machine's name, as far as it fits a file's name.
 pub(crate) fn host() -> String {

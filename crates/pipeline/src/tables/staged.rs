@@ -281,17 +281,19 @@ impl Landing {
             .map(Some)
             .chain(std::iter::repeat(None));
         for (place, hidden) in places.zip(before) {
-            let undone = match (place, hidden) {
-                (Some(place), Some(hidden)) => put_back(&hidden, &place),
-                (Some(place), None) => fs::remove_file(&place),
+            let (undone, path) = match (place, hidden) {
+                (Some(place), Some(hidden)) => (put_back(&hidden, &place), place),
+                (Some(place), None) => (fs::remove_file(&place), place),
                 // Not its turn yet: what lay there lies there.
-                (None, Some(hidden)) => fs::remove_file(&hidden),
-                (None, None) => Ok(()),
+                (None, Some(hidden)) => (fs::remove_file(&hidden), hidden),
+                (None, None) => continue,
             };
             if let Err(error) = undone
                 && error.kind() != ErrorKind::NotFound
             {
-                tracing::warn!("putting back what was there before: {error}");
+                let path = path.display();
+                tracing::warn!("`{path}` cannot be put back as it was before: {error}");
+                process::leave_files();
             }
         }
     }
