@@ -31,8 +31,8 @@ def write_corpus(folder, n_documents, size):
         idx.write(np.arange(n_documents + 1, dtype="<i8").tobytes())
 
 
-def run_file(folder, steps, k, l, length, part_size):
-    """A census of the corpus by the scripted judge at one checkpoint: the run file, and its output folder."""
+def run_file(folder, steps, k, l, length, part_size, batch_size=BATCH_SIZE, checkpoints=None):
+    """A census of the corpus by the scripted judge: the run file, and its output folder. Without `checkpoints`: at the last one."""
     path = folder / f"run-{steps}.toml"
     path.write_text(f"""
 suite = "bench"
@@ -51,7 +51,7 @@ part-size = {part_size}
 name = "corpus"
 data = "corpus"
 sequence-length = {length}
-batch-size = {BATCH_SIZE}
+batch-size = {batch_size}
 steps = {steps}
 seed = 1234
 
@@ -59,7 +59,7 @@ seed = 1234
 name = "scripted"
 corpus = "corpus"
 folder = "nowhere/step{{checkpoint}}"
-checkpoints = [{steps}]
+checkpoints = {checkpoints or [steps]}
 """)
     return path, folder / f"out-{steps}"
 
