@@ -376,7 +376,8 @@ fn all_problems_are_said_at_once() {
     fs::write(
         &path,
         text.replace("bins = 12", "bins = 0")
-            .replace("steps = 2400", "steps = 0"),
+            .replace("steps = 2400", "steps = 0")
+            .replace("/nothing\"", "/nothing\\u0000\""),
     )
     .unwrap();
     let outcome = pipeline(folder.path(), &["check", path.to_str().unwrap()]);
@@ -384,7 +385,12 @@ fn all_problems_are_said_at_once() {
         folder.path(),
         &outcome,
         USAGE,
-        &["problems:", "bins: 0 is not in", "steps: 0 is not in"],
+        &[
+            "problems:",
+            "bins: 0 is not in",
+            "steps: 0 is not in",
+            "data: a path cannot hold the character NUL",
+        ],
     );
 }
 

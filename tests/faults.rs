@@ -227,9 +227,7 @@ fn damage(before: &Tree, now: &Tree, reference: &Tree, ended: &Ended) -> Vec<Str
     for (path, node) in now {
         let right = match before.get(path) {
             // A command that failed leaves what was finished.
-            Some(old)
-                if !ended.is_success() && !(is_stuck && reference.get(path) == Some(node)) =>
-            {
+            Some(old) if !(ended.is_success() || is_stuck && reference.get(path) == Some(node)) => {
                 Some(old)
             }
             _ => reference.get(path),

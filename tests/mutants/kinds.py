@@ -123,7 +123,7 @@ class RunFile(Kind):
                 record = changes.change_json(self.random, record)
             name, content = "run.json", json.dumps(record)
         write(self.folder, name, content)
-        self.commands = (("check", name), ("run", name, "--out", "out"), ("plan", name, "--out", "out"))
+        self.commands = (("check", name, "--out", "out"), ("run", name, "--out", "out"), ("plan", name, "--out", "out"))
         return name
 
 

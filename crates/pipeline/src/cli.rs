@@ -44,6 +44,12 @@ pub(crate) enum Command {
     Check {
         /// The run file.
         file: PathBuf,
+        /// Output folder, instead of the run file's `out`.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Device, instead of the run file's `device`: `cpu`, `cuda:N` or `vulkan:N`.
+        #[arg(long)]
+        device: Option<String>,
         /// Hashes every input whole, not only blocks of the large ones; what came from the hub must have its hash.
         #[arg(long)]
         full_hash: bool,

@@ -13,6 +13,7 @@ mod status;
 mod suite;
 
 use crate::cli::{Cli, Command};
+use crate::config::Overrides;
 use crate::failure;
 use anyhow::Result;
 use std::path::PathBuf;
@@ -27,7 +28,12 @@ pub(crate) fn execute(cli: Cli) -> Result<()> {
         None => run::run(&mini_run_file()?, &cli.options, cli.log),
         Some(Command::Run { file, options }) => run::run(&file, &options, cli.log),
         Some(Command::Plan { file, options }) => plan::plan(&file, &options),
-        Some(Command::Check { file, full_hash }) => check::check(&file, full_hash),
+        Some(Command::Check {
+            file,
+            out,
+            device,
+            full_hash,
+        }) => check::check(&file, &Overrides { out, device }, full_hash),
         Some(Command::Audit { file }) => audit::run(&file),
         Some(Command::Analyse { path, out }) => analyse::analyse(&path, out.as_deref()),
         Some(Command::Status { out }) => status::status(&out),

@@ -383,6 +383,7 @@ impl Problems {
 
     /// A path of the run file from the root; of what is on the hub, the path in its cache.
     fn resolve(&mut self, place: &str, path: &str) -> PathBuf {
+        self.check_path(place, path);
         match HubPath::parse(path) {
             Err(error) => self.add(place, error),
             Ok(None) => return absolute(&self.folder.join(path)),
@@ -396,6 +397,13 @@ impl Problems {
             },
         }
         PathBuf::new()
+    }
+
+    fn check_path(&mut self, place: &str, path: &str) {
+        // No system call takes one.
+        if path.contains('\0') {
+            self.add(place, "a path cannot hold the character NUL");
+        }
     }
 
     /// A value that must lie in `range`; the range's end where it does not.
@@ -532,6 +540,8 @@ fn check(raw: RunFile, folder: &Path, overrides: &Overrides) -> Result<Run, Vec<
     }
     let n_checkpoints: usize = models.iter().map(|model| model.checkpoints.len()).sum();
     problems.within("model.checkpoints", n_checkpoints, 0, MOST_CHECKPOINTS);
+
+    problems.check_path("out", &out);
 
     match (devices.first().copied(), precision) {
         (Some(device), Some(precision)) if problems.all.is_empty() => Ok(Run {

@@ -33,8 +33,8 @@ pub(super) fn warn_absent(run: &Run) {
 /// # Errors
 ///
 /// All that is wrong.
-pub(crate) fn check(file: &Path, full_hash: bool) -> Result<()> {
-    let run = Run::load(file, &Overrides::default())?;
+pub(crate) fn check(file: &Path, overrides: &Overrides, full_hash: bool) -> Result<()> {
+    let run = Run::load(file, overrides)?;
     warn(&run);
     output::admit(&run, true)?;
     let inputs = inputs::open(&run, Look::at(Depth::Everything, full_hash))?;
