@@ -377,7 +377,7 @@ fn all_problems_are_said_at_once() {
         &path,
         text.replace("bins = 12", "bins = 0")
             .replace("steps = 2400", "steps = 0")
-            .replace("/nothing\"", "/nothing\\u0000\""),
+            .replace("data = '", "data = \"\\u0000\" #"),
     )
     .unwrap();
     let outcome = pipeline(folder.path(), &["check", path.to_str().unwrap()]);
